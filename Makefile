@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# FedBraTS. `make help` lists the targets; `make demo` and `make check` each work as the first command on a bare
+# Debian 12: as root they install what is missing, otherwise they print the command that does.
+#
+# Variables (command line or environment):
+#   CC, CFLAGS, LDFLAGS      compiler and extra flags
+#   MARCH=native             instruction set of the build; part of a run's identity
+#   DEBUG=1                  -O1 with debug information
+#   SAN=address,undefined    sanitizers
+#   WERROR=1                 warnings are errors (set by make check)
+#   PYTHON=/usr/bin/python3  with h5py, xarray, h5netcdf, matplotlib
+#   PREFIX=/usr/local DESTDIR=   for install
+#   HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, DNNL_CFLAGS, DNNL_LIBS, ...   where pkg-config does not know
+#   V=1                      show commands
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+VERSION := 0.1.0
+PREFIX ?= /usr/local
+PYTHON ?= /usr/bin/python3
+MARCH ?= native
+V ?= 0
+Q := $(if $(filter 0,$(V)),@)
+
+# --- configuration: one build folder each --------------------------------------------------------------------------------
+
+comma := ,
+CONFIG := $(if $(DEBUG),debug,release)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+BUILDDIR ?= build/$(CONFIG)
+BINDIR ?= $(if $(filter release,$(CONFIG)),bin,$(BUILDDIR)/bin)
+
+PKG := pkg-config
+isystem = $(patsubst -I%,-isystem%,$(1))
+MPI_CFLAGS ?= $(call isystem,$(shell $(PKG) --cflags ompi-c 2>/dev/null))
+MPI_LIBS ?= $(or $(shell $(PKG) --libs ompi-c 2>/dev/null),-lmpi)
+HDF5_CFLAGS ?= $(call isystem,$(shell $(PKG) --cflags hdf5-serial 2>/dev/null))
+HDF5_LIBS ?= $(or $(shell $(PKG) --libs-only-L hdf5-serial 2>/dev/null) -lhdf5_serial_hl -lhdf5_serial,-lhdf5_hl -lhdf5)
+DNNL_LIBS ?= -ldnnl
+INIH_LIBS ?= $(or $(shell $(PKG) --libs inih 2>/dev/null),-linih)
+SODIUM_LIBS ?= $(or $(shell $(PKG) --libs libsodium 2>/dev/null),-lsodium)
+ZLIB_LIBS ?= -lz
+NIFTI_CFLAGS ?= -isystem/usr/include/nifti
+CMOCKA_LIBS ?= -lcmocka
+
+REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
+
+OPTIMISE := $(if $(DEBUG),-O1,-O3) -g -march=$(MARCH)
+SANITIZE := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wundef -Wstrict-prototypes -Wmissing-prototypes \
+        $(if $(WERROR),-Werror)
+CPPFLAGS_ALL = -Isrc -Idata_split -D_XOPEN_SOURCE=700 -D_DEFAULT_SOURCE $(MPI_CFLAGS) $(HDF5_CFLAGS) $(DNNL_CFLAGS) $(NIFTI_CFLAGS)
+CFLAGS_ALL = -std=c11 $(OPTIMISE) $(SANITIZE) -fopenmp $(WARN) $(CFLAGS)
+LDFLAGS_ALL = $(SANITIZE) -fopenmp $(LDFLAGS)
+LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) -lm
+
+# Only the network's kernels may contract a*b+c into one rounding; privacy, aggregation and I/O never.
+NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
+
+# --- sources: every file in these folders ---------------------------------------------------------------------------------
+
+LIB_SRC := $(wildcard src/*/*.c) $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
+LIB := $(BUILDDIR)/libfedbrats.a
+PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
+# The network again in double precision: the oracle of the gradient tests.
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c src/nn/metric.c,$(wildcard src/nn/*.c))
+DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
+DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
+TEST_SRC := $(wildcard tests/test_*.c)
+TESTS := $(TEST_SRC:tests/%.c=$(BUILDDIR)/tests/%)
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
+BENCHES := $(BENCH_SRC:tests/bench/%.c=$(BUILDDIR)/bench/%)
+
+FLAGS_STAMP := $(BUILDDIR)/flags.stamp
+PROBE := $(BUILDDIR)/probe.log
+
+.PHONY: all deps demo check check-long bench install uninstall config lint format clean help _demo _check _bench _tests FORCE
+
+all: $(PROGRAMS)
+
+help:
+	@echo 'make demo        phantom cohort, a small sharing x privacy sweep on the CPU, figure in results/demo/'
+	@echo 'make check       build and run every test; ends with "N passed, N failed, N skipped"'
+	@echo 'make all         build bin/fedbrats, bin/brats-phantom, bin/brats-split'
+	@echo 'make deps        install what is missing (root, Debian), or print the command'
+	@echo 'make config      show what the build found'
+	@echo 'make bench       speed and memory of a training step'
+	@echo 'make check SAN=address,undefined   the tests with sanitizers'
+	@echo 'make check-long  the longer proofs too'
+	@echo 'make lint        source rules;   make format: clang-format'
+	@echo 'make install     to $$(DESTDIR)$$(PREFIX); make uninstall takes it back'
+	@echo 'make clean       remove build/ and bin/'
+	@sed -n '/^# Variables/,/^#   V=1/s/^# \{0,1\}//p' Makefile
+
+# --- the two first commands: install, then start again so that the new packages are seen ----------------------------------
+
+deps:
+	$(Q)tools/install-deps.sh
+
+demo: deps
+	+$(Q)$(MAKE) --no-print-directory _demo
+
+check: deps
+	+$(Q)$(MAKE) --no-print-directory _check WERROR=1
+
+check-long: deps
+	+$(Q)$(MAKE) --no-print-directory _check WERROR=1 LONG=1
+
+bench: deps
+	+$(Q)$(MAKE) --no-print-directory _bench
+
+_demo: all
+	$(Q)jobs/demo.sh $(BINDIR) $(PYTHON)
+
+_check: lint _tests
+	$(Q)FB_BIN=$(abspath $(BINDIR)) FB_BUILD=$(abspath $(BUILDDIR)) FB_PYTHON=$(PYTHON) FB_LONG=$(LONG) FB_SAN=$(SAN) \
+	    tests/run.sh $(TESTS)
+
+_tests: all $(TESTS)
+
+_bench: all $(BENCHES)
+	$(Q)FB_BIN=$(abspath $(BINDIR)) tests/bench/run.sh $(BENCHES)
+
+# --- compiling --------------------------------------------------------------------------------------------------------------
+
+# Rewritten only when the flags changed, so that changed flags rebuild and nothing else does.
+$(FLAGS_STAMP): FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(REVISION)' | cmp -s - $@ || \
+	    echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(REVISION)' > $@.tmp
+	@if [ -f $@.tmp ]; then mv $@.tmp $@; fi
+
+PROBE_STAMP := $(BUILDDIR)/probe.stamp
+$(PROBE_STAMP): FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CPPFLAGS_ALL) $(LIBS_ALL) $(CMOCKA_LIBS)' | cmp -s - $@ || \
+	    echo '$(CC) $(CPPFLAGS_ALL) $(LIBS_ALL) $(CMOCKA_LIBS)' > $@
+
+# Compile-and-link probes: says what was found, stops with the package's name when something needed is absent.
+$(PROBE): tools/probe.sh $(PROBE_STAMP)
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL)' MPI_LIBS='$(MPI_LIBS)' HDF5_LIBS='$(HDF5_LIBS)' DNNL_LIBS='$(DNNL_LIBS)' \
+	 INIH_LIBS='$(INIH_LIBS)' SODIUM_LIBS='$(SODIUM_LIBS)' ZLIB_LIBS='$(ZLIB_LIBS)' CMOCKA_LIBS='$(CMOCKA_LIBS)' \
+	 PYTHON='$(PYTHON)' tools/probe.sh > $@
+
+config: $(PROBE)
+	@echo 'version   $(VERSION) ($(REVISION))'
+	@echo 'compiler  $(CC) $(CFLAGS_ALL)'
+	@echo 'build     $(BUILDDIR), programs in $(BINDIR)'
+	@cat $(PROBE)
+
+compile = $(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(1) -MMD -MP -c $< -o $@
+say = $(if $(filter 0,$(V)),@echo '  $(1) $(2)')
+
+$(BUILDDIR)/src/nn/%.o: src/nn/%.c | $(PROBE)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(call compile,$(NN_FLAGS))
+
+$(BUILDDIR)/double/%.o: %.c | $(PROBE)
+	@mkdir -p $(@D)
+	$(call say,CC,$< (double))
+	$(call compile,-DFB_REAL=double)
+
+$(BUILDDIR)/src/core/build_info.o: src/core/build_info.c $(FLAGS_STAMP) | $(PROBE)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(call compile,-DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
+	    -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"')
+
+$(BUILDDIR)/tests/test_%_double.o: tests/test_%_double.c | $(PROBE)
+	@mkdir -p $(@D)
+	$(call say,CC,$< (double))
+	$(call compile,-Itests -DFB_REAL=double)
+
+$(BUILDDIR)/tests/%.o: tests/%.c | $(PROBE)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(call compile,-Itests)
+
+$(BUILDDIR)/bench/%.o: tests/bench/%.c | $(PROBE)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(call compile,-Itests)
+
+$(BUILDDIR)/%.o: %.c | $(PROBE)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(call compile,)
+
+# A changed compiler or flag rebuilds everything in the folder.
+CODE_STAMP := $(BUILDDIR)/code.stamp
+$(CODE_STAMP): FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL)' | cmp -s - $@ || echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL)' > $@
+$(LIB_OBJ) $(DOUBLE_OBJ): $(CODE_STAMP)
+
+$(LIB): $(LIB_OBJ)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(DOUBLE_LIB): $(DOUBLE_OBJ)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+link = $(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(LIBS_ALL) $(1) -o $@
+
+$(BINDIR)/fedbrats: $(BUILDDIR)/src/main.o $(LIB)
+	$(call say,LD,$@)
+	$(call link,)
+
+$(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
+	$(call say,LD,$@)
+	$(call link,)
+
+$(BUILDDIR)/tests/test_%_double: $(BUILDDIR)/tests/test_%_double.o $(DOUBLE_LIB) $(LIB)
+	$(call say,LD,$@)
+	$(call link,$(CMOCKA_LIBS))
+
+$(BUILDDIR)/tests/test_%: $(BUILDDIR)/tests/test_%.o $(LIB)
+	$(call say,LD,$@)
+	$(call link,$(CMOCKA_LIBS))
+
+$(BUILDDIR)/bench/bench_%: $(BUILDDIR)/bench/bench_%.o $(LIB)
+	$(call say,LD,$@)
+	$(call link,)
+
+.PRECIOUS: $(BUILDDIR)/%.o $(BUILDDIR)/tests/%.o $(BUILDDIR)/bench/%.o
+
+# --- the rest ----------------------------------------------------------------------------------------------------------------
+
+lint:
+	$(Q)tests/lint.sh
+
+format:
+	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/fedbrats/analysis $(DESTDIR)$(PREFIX)/share/fedbrats/partitions
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 analysis/*.py $(DESTDIR)$(PREFIX)/share/fedbrats/analysis
+	install -m 644 data_split/partitions/*.csv $(DESTDIR)$(PREFIX)/share/fedbrats/partitions
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
+	rm -rf $(DESTDIR)$(PREFIX)/share/fedbrats
+
+clean:
+	rm -rf build bin
+
+FORCE:
+
+-include $(LIB_OBJ:.o=.d) $(DOUBLE_OBJ:.o=.d) $(TESTS:=.d) $(BENCHES:=.d) $(wildcard $(BUILDDIR)/data_split/*.d) $(BUILDDIR)/src/main.d

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Communication between the ranks, as one table per backend: comm_self (one process, no library) and comm_mpi.
+ * "Collective": every rank calls it, in the same order. Messages to the server arrive in any order.
+ */
+#pragma once
+
+#include "core/status.h"
+
+#include <stdint.h>
+
+typedef struct fb_comm fb_comm;
+
+/* One process: rank 0 of 1. */
+fb_status fb_comm_self_create(fb_comm **out) FB_MUST_USE;
+
+/* MPI: initialises it (MPI_Init_thread, FUNNELED) and takes a duplicate of MPI_COMM_WORLD. Collective over the job.
+ * fb_comm_destroy finalises it. */
+fb_status fb_comm_mpi_create(fb_comm **out) FB_MUST_USE;
+
+/* 1 when a launcher (mpirun, srun, PMIx) started this process, so that MPI is wanted. */
+int fb_comm_mpi_launched(void);
+
+void fb_comm_destroy(fb_comm **comm); /* collective */
+
+/* Ends every rank at once with this exit code; for errors that other ranks cannot learn of in order. */
+_Noreturn void fb_comm_abort(fb_comm *comm, int exit_code);
+
+int fb_comm_rank(const fb_comm *comm);
+int fb_comm_size(const fb_comm *comm);
+const char *fb_comm_backend(const fb_comm *comm); /* "self", "mpi" */
+
+/* Rank 0's buffer to all. Collective. */
+fb_status fb_comm_broadcast(fb_comm *comm, void *buffer, int64_t size_bytes) FB_MUST_USE;
+
+/* `size_bytes` from every rank, in rank order, into out (size * size_bytes) on rank 0 (NULL elsewhere). Collective. */
+fb_status fb_comm_gather(fb_comm *comm, const void *buffer, int64_t size_bytes, void *out) FB_MUST_USE;
+
+/* A message of any size to rank 0; the buffer must stay unchanged until fb_comm_flush. Rank 0 may send to itself. */
+fb_status fb_comm_send(fb_comm *comm, const void *bytes, int64_t size_bytes) FB_MUST_USE;
+fb_status fb_comm_flush(fb_comm *comm) FB_MUST_USE; /* waits until all sends of this rank are delivered */
+
+/* Rank 0: the next message, from whichever rank it comes first. *bytes is owned by the caller. */
+fb_status fb_comm_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes) FB_MUST_USE;
+
+/* Turns one rank's failure into everyone's, so that no rank waits for one that gave up: FB_OK when all ranks passed
+ * FB_OK; otherwise, on every rank, the error of the lowest failing rank with the rank named. Takes ownership of status.
+ * Collective: call it before any other collective that some rank may have failed to reach. */
+fb_status fb_status_agree(fb_comm *comm, fb_status status) FB_MUST_USE;

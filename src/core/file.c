@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/file.h"
+
+#include "core/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+fb_status fb_path_join(char out[FB_PATH_CHARS], const char *folder, const char *name)
+{
+    const int chars = snprintf(out, FB_PATH_CHARS, "%s/%s", folder, name);
+    if (chars < 0 || chars >= FB_PATH_CHARS)
+        return FB_FAIL("%s/%s: the path is longer than %d characters", folder, name, FB_PATH_CHARS - 1);
+    return FB_OK;
+}
+
+int fb_file_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+int fb_folder_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+fb_status fb_folder_make(const char *path)
+{
+    char part[FB_PATH_CHARS];
+    const size_t chars = strlen(path);
+    if (chars == 0 || chars >= sizeof part)
+        return FB_FAIL("\"%s\": not a usable folder name", path);
+    memcpy(part, path, chars + 1);
+    for (size_t i = 1; i <= chars; i++) {
+        if (part[i] != '/' && part[i] != '\0')
+            continue;
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && !(errno == EEXIST && fb_folder_exists(part)))
+            return FB_FAIL("%s: cannot make the folder: %s", part, strerror(errno));
+        part[i] = path[i];
+    }
+    return FB_OK;
+}
+
+fb_status fb_file_read(const char *path, int64_t limit_bytes, char **data, int64_t *size_bytes)
+{
+    fb_status status = FB_OK;
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return FB_FAIL("%s: cannot open: %s", path, strerror(errno));
+    struct stat info;
+    char *buffer = NULL;
+    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
+        status = FB_FAIL("%s: not a regular file", path);
+        goto done;
+    }
+    if (info.st_size > limit_bytes) {
+        status = FB_FAIL("%s: %lld bytes exceed the limit of %lld bytes", path, (long long)info.st_size,
+                         (long long)limit_bytes);
+        goto done;
+    }
+    FB_TRY_GOTO(status, fb_mem_alloc(&buffer, info.st_size + 1, 1, path), done);
+    if (fread(buffer, 1, (size_t)info.st_size, file) != (size_t)info.st_size)
+        status = FB_FAIL("%s: cannot read %lld bytes: %s", path, (long long)info.st_size,
+                         ferror(file) ? strerror(errno) : "the file became shorter");
+done:
+    fclose(file);
+    if (status != FB_OK) {
+        FB_FREE(buffer);
+        return status;
+    }
+    *data = buffer;
+    *size_bytes = info.st_size;
+    return FB_OK;
+}
+
+static fb_status sync_path(const char *path, int flags)
+{
+    const int fd = open(path, flags);
+    if (fd < 0)
+        return FB_FAIL("%s: cannot open to flush: %s", path, strerror(errno));
+    const int failed = fsync(fd) != 0;
+    const int reason = errno;
+    close(fd);
+    if (failed)
+        return FB_FAIL("%s: cannot flush to disk: %s", path, strerror(reason));
+    return FB_OK;
+}
+
+fb_status fb_file_commit(const char *temporary, const char *path)
+{
+    char folder[FB_PATH_CHARS];
+    FB_TRY(sync_path(temporary, O_RDONLY));
+    if (rename(temporary, path) != 0)
+        return FB_FAIL("%s: cannot rename to %s: %s", temporary, path, strerror(errno));
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (!slash)
+        return sync_path(".", O_RDONLY | O_DIRECTORY);
+    slash[slash == folder ? 1 : 0] = '\0';
+    return sync_path(folder, O_RDONLY | O_DIRECTORY);
+}
+
+static fb_status write_all(const char *path, const void *data, int64_t size_bytes)
+{
+    FILE *file = fopen(path, "wb");
+    if (!file)
+        return FB_FAIL("%s: cannot create: %s", path, strerror(errno));
+    const int short_write = fwrite(data, 1, (size_t)size_bytes, file) != (size_t)size_bytes || fflush(file) != 0;
+    int reason = errno;
+    if (fclose(file) != 0 || short_write)
+        return FB_FAIL("%s: cannot write %lld bytes: %s", path, (long long)size_bytes, strerror(reason));
+    return FB_OK;
+}
+
+fb_status fb_file_write_atomic(const char *path, const void *data, int64_t size_bytes)
+{
+    char temporary[FB_PATH_CHARS];
+    const int chars = snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    if (chars < 0 || (size_t)chars >= sizeof temporary)
+        return FB_FAIL("%s: the path is longer than %d characters", path, FB_PATH_CHARS - 5);
+    fb_status status = write_all(temporary, data, size_bytes);
+    if (status == FB_OK)
+        status = fb_file_commit(temporary, path);
+    if (status != FB_OK)
+        unlink(temporary);
+    return status;
+}
+
+static void to_hex(const unsigned char digest[crypto_hash_sha256_BYTES], char hex[FB_SHA256_CHARS])
+{
+    sodium_bin2hex(hex, FB_SHA256_CHARS, digest, crypto_hash_sha256_BYTES);
+}
+
+void fb_sha256(const void *data, int64_t size_bytes, char hex[FB_SHA256_CHARS])
+{
+    unsigned char digest[crypto_hash_sha256_BYTES];
+    crypto_hash_sha256(digest, data, (unsigned long long)size_bytes);
+    to_hex(digest, hex);
+}
+
+fb_status fb_file_sha256(const char *path, char hex[FB_SHA256_CHARS])
+{
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return FB_FAIL("%s: cannot open: %s", path, strerror(errno));
+    crypto_hash_sha256_state state;
+    crypto_hash_sha256_init(&state);
+    unsigned char buffer[1 << 16], digest[crypto_hash_sha256_BYTES];
+    size_t got;
+    while ((got = fread(buffer, 1, sizeof buffer, file)) > 0)
+        crypto_hash_sha256_update(&state, buffer, got);
+    const int failed = ferror(file);
+    fclose(file);
+    if (failed)
+        return FB_FAIL("%s: cannot read", path);
+    crypto_hash_sha256_final(&state, digest);
+    to_hex(digest, hex);
+    return FB_OK;
+}
+
+uint32_t fb_crc32c(uint32_t crc, const void *data, int64_t size_bytes)
+{
+    const unsigned char *byte = data;
+    crc = ~crc;
+#ifdef __SSE4_2__
+    for (; size_bytes >= 8; size_bytes -= 8, byte += 8) {
+        uint64_t word;
+        memcpy(&word, byte, sizeof word);
+        crc = (uint32_t)__builtin_ia32_crc32di(crc, word);
+    }
+#endif
+    for (; size_bytes > 0; size_bytes--, byte++) {
+        crc ^= *byte;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1u ? 0x82F63B78u : 0u);
+    }
+    return ~crc;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a hospital's change of the model to what it shares: selection, clip, noise, in the order that the proofs need.
+ *
+ * Without a mechanism the values are float32 changes dW, exactly; `topk` with a finite clip is the paper's percentile
+ * rule (Li et al. 2019): the ceil(Q n) largest |dW| (ties: lowest index), each clipped to +-clip * steps.
+ *
+ * With a mechanism everything after the first line is integer arithmetic:
+ *   u = dW / steps, non-finite -> 0, clipped to +-clip; grid q = trunc(u / 2^g); |q| <= C, the clip on the grid
+ *   svt:  threshold T' = T + Lap(C / e_threshold), once; walk the coordinates in a public random order, again and again,
+ *         at most FB_SVT_PASSES times over those not yet selected: select i when |q_i| + Lap(2 c C / e_query) >= T';
+ *         stop at c selections (Lyu, Su & Li 2017, algorithm 7; c is charged whether reached or not)
+ *   random: c coordinates by a public seed;  all: every coordinate, c = n
+ *   answer: q_i + Lap(2 C c / e_answer), fresh; then a second clip to +-C, which is post-processing
+ * Sensitivities, replacing one hospital's whole data set: |q_i| changes by at most C, q_i by at most 2 C.
+ */
+#pragma once
+
+#include "core/rng.h"
+#include "privacy/noise.h"
+#include "privacy/update.h"
+
+enum { FB_SVT_PASSES = 64, FB_REASON_CHARS = 256 };
+
+typedef enum fb_select { FB_SELECT_ALL = 0, FB_SELECT_TOPK, FB_SELECT_RANDOM, FB_SELECT_SVT } fb_select;
+typedef enum fb_mechanism { FB_MECHANISM_NONE = 0, FB_MECHANISM_LAPLACE } fb_mechanism;
+typedef enum fb_answer_budget { FB_ANSWER_TOTAL = 0, FB_ANSWER_PER_PARAMETER } fb_answer_budget;
+
+typedef struct fb_release_spec {
+    fb_select select;
+    double fraction; /* Q in (0, 1]; c = ceil(Q n) */
+    fb_mechanism mechanism;
+    double clip;              /* L-infinity bound of dW / steps; INFINITY: none (only without a mechanism) */
+    double threshold;         /* SVT's T, in units of dW / steps, in [0, clip]; public */
+    double epsilon_threshold; /* budgets of one round, by role */
+    double epsilon_query;     /* 0: epsilon_threshold * (2c)^(2/3), Lyu's optimal split */
+    double epsilon_answer;    /* total or per parameter, see answer_budget */
+    fb_answer_budget answer_budget;
+    int clip_answers; /* the second clip */
+} fb_release_spec;
+
+/* What select + mechanism guarantees: one row of the only table of that kind. */
+typedef struct fb_guarantee {
+    fb_select select;
+    fb_mechanism mechanism;
+    int formal;             /* 1: an epsilon may be printed */
+    const char *unit;       /* "hospital", or "none" */
+    const char *neighbours; /* "replace-one", or "none" */
+    const char *reason;     /* why there is none, or the theorem */
+} fb_guarantee;
+
+/* The row; NULL for a combination that does not exist (topk + laplace has a row: no guarantee). */
+const fb_guarantee *fb_guarantee_find(fb_select select, fb_mechanism mechanism);
+
+/* The budget of one hospital in one round, all figures public constants of the configuration. */
+typedef struct fb_budget {
+    int64_t n, count;            /* parameters; c, the most that are shared */
+    int grid_log2;               /* g */
+    int64_t clip_grid;           /* C; 0 without a mechanism */
+    int64_t threshold_grid;      /* T on the grid */
+    double scale_threshold, scale_query, scale_answer; /* of the discrete Laplace, in grid steps; 0: not used */
+    double epsilon_threshold, epsilon_query;           /* spent per round */
+    double epsilon_answer, epsilon_answer_per_parameter;
+    double epsilon_round; /* sum of the parts; INFINITY without a guarantee */
+    double delta_round;   /* rounding of the noise tables: draws * FB_NOISE_TV_PER_DRAW * (1 + e^epsilon), capped at 1 */
+} fb_budget;
+
+/* Checks the spec and derives the budget. Errors (usage): combination that does not exist, fraction, clip, threshold or
+ * budgets out of range for it, each with key, value and limit. */
+fb_status fb_budget_plan(const fb_release_spec *spec, int64_t n, fb_budget *out) FB_MUST_USE;
+
+/* What happened inside: the simulator's own view, not for release. */
+typedef struct fb_release_report {
+    int64_t tests, passes, clipped, non_finite; /* SVT tests and passes; coordinates clipped; NaN or inf set to 0 */
+} fb_release_report;
+
+/* The indices of select = random, ascending, count of them, from the public stream `rng`: hospital and server derive the
+ * same ones, so they do not travel. index (count) is overwritten. */
+fb_status fb_select_random(const fb_rng *rng, int64_t n, int64_t count, uint32_t *index) FB_MUST_USE;
+
+/* Releases dw (n), the change over `steps` local steps. public_rng: stream (seed, FB_RNG_SELECT, hospital, round).
+ * noise: this hospital's, unused (may be NULL) without a mechanism; address gives attempt and round.
+ * out: start from a zeroed struct; owned by the caller. Errors: without a mechanism, a non-finite dw (index named). */
+fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_rng *public_rng, fb_noise *noise,
+                     uint32_t attempt, uint32_t round, int64_t steps, const float *dw, fb_update *out,
+                     fb_release_report *report) FB_MUST_USE;

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The randomness that guarantees rest on: ChaCha20 (RFC 8439, libsodium) under a per-hospital key, addressed by
+ * (attempt, round, step, purpose, pass), and exact discrete Laplace noise on the integers drawn from it.
+ *
+ * Discrete Laplace with scale s: P(x) = (1 - a) / (1 + a) * a^|x|, a = exp(-1/s). Adding it to an integer-valued
+ * function of sensitivity D gives epsilon = D / s (Ghosh, Roughgarden & Sundararajan 2009). No floating-point number
+ * touches the output, so the attack of Mironov 2012 on float Laplace does not apply. The tables of probabilities are
+ * rounded to 64 bits; the resulting total-variation error per draw is at most FB_NOISE_TV_PER_DRAW and is added to delta.
+ */
+#pragma once
+
+#include "core/status.h"
+
+#include <stdint.h>
+
+enum { FB_KEY_BYTES = 32 };
+#define FB_NOISE_TV_PER_DRAW 0x1p-57
+
+typedef enum fb_noise_purpose { FB_NOISE_THRESHOLD = 1, FB_NOISE_QUERY = 2, FB_NOISE_ANSWER = 3 } fb_noise_purpose;
+
+/* Where a stream of draws begins; two different addresses under one key never share bits. */
+typedef struct fb_noise_address {
+    uint32_t attempt; /* of the run: a replay of a lost message is a new attempt, charged again */
+    uint32_t round, step;
+    uint16_t purpose; /* fb_noise_purpose */
+    uint16_t pass;
+} fb_noise_address;
+
+typedef struct fb_noise fb_noise; /* a stream: key, address, position, buffered key stream */
+
+fb_status fb_noise_create(const uint8_t key[FB_KEY_BYTES], fb_noise **out) FB_MUST_USE;
+void fb_noise_destroy(fb_noise **noise); /* wipes the key */
+void fb_noise_seek(fb_noise *noise, const fb_noise_address *address); /* to the first bit of the address */
+
+typedef struct fb_laplace fb_laplace; /* the tables of one scale */
+
+/* scale in grid steps, in (0, 2^56]. Errors: out of range (value and limit named). */
+fb_status fb_laplace_create(double scale, fb_laplace **out) FB_MUST_USE;
+void fb_laplace_destroy(fb_laplace **laplace);
+
+/* One draw; |result| < 2^62. */
+int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise);
+
+/* Keys. Each hospital has its own: they are in no checkpoint, log or result. */
+typedef enum fb_key_source { FB_KEY_SYSTEM = 0, FB_KEY_SEED = 1, FB_KEY_FILE = 2 } fb_key_source;
+
+/* SYSTEM: 32 fresh bytes of the kernel's generator. SEED: derived from (seed, hospital): reproducible, simulates only.
+ * FILE: derived (BLAKE2b) from the 64 hexadecimal digits in `path`, a file that only its owner may read, and hospital. */
+fb_status fb_key_make(fb_key_source source, uint64_t seed, const char *path, uint32_t hospital,
+                      uint8_t key[FB_KEY_BYTES]) FB_MUST_USE;
