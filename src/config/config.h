@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration of `fedbrats train`: one struct with a field section_key per line of options.def.
+ */
+#pragma once
+
+#include "config/options.h"
+
+
+enum { FB_PRESET_NONE = 0, FB_PRESET_PERCENTILE, FB_PRESET_SVT };
+enum { FB_MODE_FEDERATED = 0, FB_MODE_CENTRALISED, FB_MODE_LOCAL };
+enum { FB_OPS_DNNL = 0, FB_OPS_REF };
+enum { FB_MOMENTUM_RESTART = 0, FB_MOMENTUM_KEEP, FB_MOMENTUM_AVERAGE };
+enum { FB_WEIGHTING_SAMPLES = 0, FB_WEIGHTING_UNIFORM };
+enum { FB_EVAL_BOTH = 0, FB_EVAL_TEST, FB_EVAL_VALIDATION, FB_EVAL_NONE };
+enum { FB_BACKEND_AUTO = 0, FB_BACKEND_SELF, FB_BACKEND_MPI };
+
+#define FB_FIELD_BOOL(name) int name
+#define FB_FIELD_CHOICE(name) int name
+#define FB_FIELD_INT(name) int64_t name
+#define FB_FIELD_REAL(name) double name
+#define FB_FIELD_TEXT(name) char name[FB_TEXT_CHARS]
+#define FB_FIELD_SHAPE(name) int64_t name[3]
+#define FB_FIELD_LIST(name) fb_list name
+
+typedef struct fb_config {
+#define FB_OPT(section, key, type, unit, fallback, min, max, choices, help) FB_FIELD_##type(section##_##key);
+#include "config/options.def"
+#undef FB_OPT
+} fb_config;
+
+/* The table, for --help and the records; *count receives its length. */
+const fb_option *fb_config_table(int *count);
+
+/* Reads `[FILE.ini] --section.key=value...` (argv[0] is skipped), applies the preset, checks what the options must fulfil
+ * together. `options` keeps where each value came from; both are owned by the caller. Errors are usage errors. */
+fb_status fb_config_read(int argc, char **argv, fb_config *config, fb_options **options) FB_MUST_USE;
+
+/* The value of a CHOICE option as text, e.g. fb_config_choice(&config, "sharing", "select"), into text. */
+void fb_config_text(const fb_config *config, const char *section, const char *key, char text[FB_TEXT_CHARS]);

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fed/trainer.h"
+
+#include "core/mem.h"
+#include "data/augment.h"
+#include "nn/loss.h"
+#include "nn/segresnet.h"
+
+#include <string.h>
+
+enum { DRAWS_PER_SAMPLE = 8 }; /* random indices that fb_augment_draw uses */
+
+struct fb_trainer {
+    const fb_config *config;
+    fb_adam_spec adam;
+    int64_t n, voxels;
+    fb_segresnet *net;      /* owned, as everything below */
+    float *x;               /* (patch, FB_MODALITIES) */
+    uint8_t *target;        /* (patch) region bits */
+    float *logits, *dlogits; /* (patch, FB_REGIONS) */
+    float *gradient;        /* (n) */
+    float *dropout_scale;   /* (filters) */
+};
+
+fb_status fb_moments_create(int64_t n, fb_moments *out)
+{
+    memset(out, 0, sizeof *out);
+    FB_TRY(FB_ALLOC(out->m, n, "Adam's first moments"));
+    return FB_ALLOC(out->v, n, "Adam's second moments");
+}
+
+void fb_moments_free(fb_moments *moments)
+{
+    FB_FREE(moments->m);
+    FB_FREE(moments->v);
+}
+
+void fb_moments_zero(int64_t n, fb_moments *moments)
+{
+    memset(moments->m, 0, (size_t)n * sizeof *moments->m);
+    memset(moments->v, 0, (size_t)n * sizeof *moments->v);
+    moments->step = 0;
+}
+
+static fb_status allocate(fb_trainer *trainer, const fb_net_spec *spec, const fb_params *params, const fb_ops *ops)
+{
+    const int64_t voxels = trainer->voxels;
+    FB_TRY(FB_ALLOC(trainer->x, voxels * FB_MODALITIES, "training sample"));
+    FB_TRY(FB_ALLOC(trainer->target, voxels, "training target"));
+    FB_TRY(FB_ALLOC(trainer->logits, voxels * FB_REGIONS, "logits"));
+    FB_TRY(FB_ALLOC(trainer->dlogits, voxels * FB_REGIONS, "logit gradients"));
+    FB_TRY(FB_ALLOC(trainer->gradient, params->count, "gradient"));
+    FB_TRY(FB_ALLOC(trainer->dropout_scale, spec->filters, "dropout"));
+    return fb_segresnet_create(spec, params, ops, trainer->config->data_patch, 1, &trainer->net);
+}
+
+fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
+                            fb_trainer **out)
+{
+    fb_trainer *trainer = NULL;
+    FB_TRY(FB_ALLOC(trainer, 1, "trainer"));
+    trainer->config = config;
+    trainer->adam = (fb_adam_spec){config->train_learning_rate, 0.9, 0.999, 1e-8, config->train_weight_decay};
+    trainer->n = params->count;
+    trainer->voxels = fb_volume_voxels(config->data_patch);
+    const fb_status status = allocate(trainer, spec, params, ops);
+    if (status != FB_OK) {
+        fb_trainer_destroy(&trainer);
+        return status;
+    }
+    *out = trainer;
+    return FB_OK;
+}
+
+void fb_trainer_destroy(fb_trainer **trainer)
+{
+    fb_trainer *t = *trainer;
+    if (t) {
+        fb_segresnet_destroy(&t->net);
+        FB_FREE(t->x);
+        FB_FREE(t->target);
+        FB_FREE(t->logits);
+        FB_FREE(t->dlogits);
+        FB_FREE(t->gradient);
+        FB_FREE(t->dropout_scale);
+    }
+    FB_FREE(*trainer);
+}
+
+static void draw_dropout(fb_trainer *trainer, const fb_rng *rng, uint32_t sample)
+{
+    const int64_t filters = trainer->config->model_filters;
+    const double p = trainer->config->model_dropout;
+    for (int64_t c = 0; c < filters; c++) {
+        const double u = fb_rng_uniform(rng, sample * (uint32_t)filters + (uint32_t)c);
+        trainer->dropout_scale[c] = u < p ? 0.0f : (float)(1.0 / (1.0 - p));
+    }
+}
+
+/* One sample: augment, forward, loss, backward, Adam. `where` addresses the random numbers up to their purpose. */
+static fb_status step(fb_trainer *trainer, const fb_volume *volume, fb_rng where, uint32_t sample, float *w,
+                      fb_moments *moments, double *loss)
+{
+    fb_augmentation augmentation;
+    where.purpose = FB_RNG_AUGMENT;
+    FB_TRY(fb_augment_draw(&where, sample * DRAWS_PER_SAMPLE, volume, trainer->config->data_patch, &augmentation));
+    fb_augment_apply(volume, trainer->config->data_patch, &augmentation, trainer->x, trainer->target);
+    where.purpose = FB_RNG_DROPOUT;
+    draw_dropout(trainer, &where, sample);
+    FB_TRY(fb_segresnet_forward(trainer->net, w, trainer->x, trainer->dropout_scale, trainer->logits));
+    *loss = fb_dice_loss(trainer->voxels, trainer->logits, trainer->target, trainer->dlogits);
+    FB_TRY(fb_segresnet_backward(trainer->net, trainer->dlogits, trainer->gradient));
+    moments->step++;
+    fb_adam_step(&trainer->adam, trainer->n, moments->step, w, trainer->gradient, moments->m, moments->v);
+    return FB_OK;
+}
+
+/* The case `number` of the train cases of all shards, counted through. */
+static fb_status pooled_case(fb_shard *const *shards, int shard_count, int64_t number, const fb_volume **volume)
+{
+    for (int s = 0; s < shard_count; s++) {
+        const int64_t cases = fb_shard_cases(shards[s], FB_SPLIT_TRAIN);
+        if (number < cases)
+            return fb_shard_volume(shards[s], FB_SPLIT_TRAIN, number, volume);
+        number -= cases;
+    }
+    FB_ASSERT(!"number below the sum of train cases");
+    return FB_OK;
+}
+
+fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
+                         uint32_t round, float *w, fb_moments *moments, fb_train_report *report)
+{
+    fb_rng where = {(uint64_t)trainer->config->run_seed, FB_RNG_SHUFFLE, hospital, round, 0};
+    fb_status status = FB_OK;
+    uint32_t *order = NULL;
+    int64_t cases = 0;
+    double loss = 0.0, loss_sum = 0.0;
+    for (int s = 0; s < shard_count; s++)
+        cases += fb_shard_cases(shards[s], FB_SPLIT_TRAIN);
+    FB_TRY(FB_ALLOC(order, cases, "order of the cases"));
+    for (int64_t epoch = 0; epoch < trainer->config->train_epochs; epoch++) {
+        where.epoch = (uint32_t)epoch;
+        where.purpose = FB_RNG_SHUFFLE;
+        fb_sample_order(&where, cases, order);
+        for (int64_t i = 0; i < cases; i++) {
+            const fb_volume *volume = NULL;
+            FB_TRY_GOTO(status, pooled_case(shards, shard_count, order[i], &volume), done);
+            FB_TRY_GOTO(status, step(trainer, volume, where, (uint32_t)i, w, moments, &loss), done);
+            loss_sum += loss;
+        }
+    }
+    report->steps = cases * trainer->config->train_epochs;
+    report->loss_mean = loss_sum / (double)report->steps;
+done:
+    FB_FREE(order);
+    return status;
+}
+
+int64_t fb_trainer_activation_bytes(const fb_trainer *trainer)
+{
+    return fb_segresnet_activation_bytes(trainer->net);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Local training: epochs of single-sample Adam steps over the train cases of one or more shards. One trainer a rank plays
+ * all of its hospitals: only weights and moments change between them.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "data/shard.h"
+#include "nn/optim.h"
+#include "nn/params.h"
+
+typedef struct fb_trainer fb_trainer;
+
+/* Adam's state. restart: zeroed at the start of a round. */
+typedef struct fb_moments {
+    float *m, *v; /* (n) owned */
+    int64_t step; /* steps taken since the moments were zero */
+} fb_moments;
+
+typedef struct fb_train_report {
+    int64_t steps;
+    double loss_mean; /* over the steps */
+} fb_train_report;
+
+fb_status fb_moments_create(int64_t n, fb_moments *out) FB_MUST_USE;
+void fb_moments_free(fb_moments *moments);
+void fb_moments_zero(int64_t n, fb_moments *moments);
+
+/* config, params and ops are borrowed. */
+fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
+                            fb_trainer **out) FB_MUST_USE;
+void fb_trainer_destroy(fb_trainer **trainer);
+
+/* train.epochs epochs over the pooled train cases of shards (shard_count), each case once an epoch in a fresh order.
+ * w (n) and moments are updated. `hospital` and `round` address the random numbers. Errors: shard, backend. */
+fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
+                         uint32_t round, float *w, fb_moments *moments, fb_train_report *report) FB_MUST_USE;
+
+int64_t fb_trainer_activation_bytes(const fb_trainer *trainer);
