@@ -29,6 +29,7 @@ _Noreturn void fb_comm_abort(fb_comm *comm, int exit_code);
 int fb_comm_rank(const fb_comm *comm);
 int fb_comm_size(const fb_comm *comm);
 const char *fb_comm_backend(const fb_comm *comm); /* "self", "mpi" */
+const char *fb_comm_library(const fb_comm *comm); /* name and version of the library, "none" */
 
 /* Rank 0's buffer to all. Collective. */
 fb_status fb_comm_broadcast(fb_comm *comm, void *buffer, int64_t size_bytes) FB_MUST_USE;

@@ -79,3 +79,7 @@ extern const fb_ops fb_ops_dnnl;
 
 /* Number of threads that the dnnl backend and the own kernels use in this process (OpenMP). At least 1. */
 void fb_ops_set_threads(int threads);
+
+/* Library, version and instruction set that compute, e.g. "oneDNN 2.6.3, AVX-512": part of a run's identity, since other
+ * ones give other bits. Writes at most `chars` characters with '\0'. */
+void fb_ops_describe(size_t chars, char *text);

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fed/federation.h"
+
+#include "core/mem.h"
+#include "fed/schedule.h"
+#include "io/safetensors.h"
+
+#include <math.h>
+#include <sodium.h>
+#include <string.h>
+
+static fb_net_spec net_spec(const fb_config *config)
+{
+    fb_net_spec spec = {.filters = config->model_filters,
+                        .levels = (int)config->model_blocks_down.count,
+                        .dropout = config->model_dropout};
+    for (int level = 0; level < spec.levels; level++)
+        spec.blocks_down[level] = config->model_blocks_down.value[level];
+    for (int level = 0; level + 1 < spec.levels; level++)
+        spec.blocks_up[level] = config->model_blocks_up.value[level];
+    return spec;
+}
+
+static fb_key_source key_source(const fb_config *config)
+{
+    if (strcmp(config->privacy_key, "system") == 0)
+        return FB_KEY_SYSTEM;
+    return strcmp(config->privacy_key, "seed") == 0 ? FB_KEY_SEED : FB_KEY_FILE;
+}
+
+/* What is shared and what it costs, from the options. */
+static fb_status plan_release(fb_federation *federation)
+{
+    const fb_config *config = federation->config;
+    federation->release = (fb_release_spec){.select = (fb_select)config->sharing_select,
+                                            .fraction = config->sharing_fraction,
+                                            .mechanism = (fb_mechanism)config->privacy_mechanism,
+                                            .clip = config->privacy_clip,
+                                            .threshold = config->privacy_threshold,
+                                            .epsilon_threshold = config->privacy_epsilon_threshold,
+                                            .epsilon_query = config->privacy_epsilon_query,
+                                            .epsilon_answer = config->privacy_epsilon_answer,
+                                            .answer_budget = (fb_answer_budget)config->privacy_answer_budget,
+                                            .clip_answers = config->privacy_clip_answers};
+    if (config->run_mode != FB_MODE_FEDERATED &&
+        (config->privacy_mechanism != FB_MECHANISM_NONE || config->sharing_select != FB_SELECT_ALL))
+        return FB_USAGE("run.mode: sharing.select and privacy.mechanism apply to mode federated only; remove them");
+    FB_TRY(fb_budget_plan(&federation->release, federation->params->count, &federation->budget));
+    federation->guarantee = fb_guarantee_find(federation->release.select, federation->release.mechanism);
+    federation->formal_privacy = federation->guarantee->formal && key_source(config) != FB_KEY_SEED;
+    if (federation->guarantee->formal && config->train_momentum == FB_MOMENTUM_AVERAGE)
+        return FB_USAGE("train.momentum = average sends Adam's moments without noise, which would void the guarantee of "
+                        "privacy.mechanism; use restart or keep");
+    return FB_OK;
+}
+
+static fb_status assign(fb_federation *federation)
+{
+    const int hospitals = federation->hospital_count, ranks = fb_comm_size(federation->comm);
+    int64_t *cases = NULL;
+    if (ranks > hospitals)
+        return FB_USAGE("%d ranks but only %d hospitals in %s: start at most %d ranks", ranks, hospitals,
+                        federation->config->data_shards, hospitals);
+    FB_TRY(FB_ALLOC(federation->rank_of, hospitals, "hospitals"));
+    FB_TRY(FB_ALLOC(federation->hospitals, hospitals, "hospitals"));
+    FB_TRY(FB_ALLOC(cases, hospitals, "hospitals"));
+    for (int h = 0; h < hospitals; h++)
+        cases[h] = federation->cohort->hospitals[h].train_cases;
+    fb_schedule_assign(hospitals, cases, ranks, federation->rank_of);
+    FB_FREE(cases);
+    for (int h = 0; h < hospitals; h++) {
+        federation->hospitals[h].index = h;
+        federation->hospitals[h].mine = federation->rank_of[h] == fb_comm_rank(federation->comm);
+    }
+    return FB_OK;
+}
+
+/* Keys and ledger of a hospital: only with a mechanism. */
+static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, const char *folder)
+{
+    const fb_config *config = federation->config;
+    uint8_t key[FB_KEY_BYTES];
+    char name[64], ledgers[FB_PATH_CHARS], path[FB_PATH_CHARS];
+    hospital->report.epsilon_total = federation->guarantee->formal ? 0.0 : INFINITY;
+    if (federation->release.mechanism == FB_MECHANISM_NONE)
+        return FB_OK;
+    FB_TRY(fb_key_make(key_source(config), (uint64_t)config->run_seed, config->privacy_key, (uint32_t)hospital->index,
+                       key));
+    const fb_status status = fb_noise_create(key, &hospital->noise);
+    sodium_memzero(key, sizeof key);
+    FB_TRY(status);
+    snprintf(name, sizeof name, "hospital_%02d.txt", hospital->index);
+    FB_TRY(fb_path_join(ledgers, folder, "ledger"));
+    FB_TRY(fb_folder_make(ledgers));
+    FB_TRY(fb_path_join(path, ledgers, name));
+    return fb_ledger_open(path, &hospital->ledger);
+}
+
+static fb_status check_patch(const fb_federation *federation, const fb_shard *shard)
+{
+    for (int64_t i = 0; i < fb_shard_cases(shard, FB_SPLIT_TRAIN); i++)
+        for (int axis = 0; axis < 3; axis++)
+            if (fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis] < federation->config->data_patch[axis])
+                return FB_USAGE("data.patch: extent %lld exceeds the %lld voxels of subject %s in direction %c; choose a "
+                                "smaller patch",
+                                (long long)federation->config->data_patch[axis],
+                                (long long)fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis],
+                                fb_shard_subject(shard, FB_SPLIT_TRAIN, i), "DHW"[axis]);
+    return FB_OK;
+}
+
+static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital, const char *folder)
+{
+    const fb_config *config = federation->config;
+    const int64_t n = federation->params->count;
+    const int pooled = config->run_mode == FB_MODE_CENTRALISED && fb_comm_rank(federation->comm) == 0;
+    if (!hospital->mine && !pooled)
+        return FB_OK;
+    FB_TRY(fb_shard_open(config->data_shards, federation->cohort->hospitals[hospital->index].file,
+                         config->data_cache_bytes, &hospital->shard));
+    FB_TRY(check_patch(federation, hospital->shard));
+    if (!hospital->mine)
+        return FB_OK;
+    if (config->run_mode != FB_MODE_CENTRALISED)
+        FB_TRY(fb_moments_create(n, &hospital->moments));
+    if (config->run_mode == FB_MODE_LOCAL) {
+        FB_TRY(FB_ALLOC(hospital->model, n, "local model"));
+        memcpy(hospital->model, federation->w, (size_t)n * sizeof(float));
+    }
+    return open_privacy(federation, hospital, folder);
+}
+
+static fb_status make_model(fb_federation *federation)
+{
+    const fb_config *config = federation->config;
+    federation->net = net_spec(config);
+    FB_TRY(fb_params_create(&federation->net, &federation->params));
+    const int64_t n = federation->params->count;
+    FB_TRY(FB_ALLOC(federation->w, n, "global model"));
+    FB_TRY(FB_ALLOC(federation->w_local, n, "local model"));
+    FB_TRY(FB_ALLOC(federation->dw, n, "update"));
+    if (config->train_init_from[0])
+        FB_TRY(fb_safetensors_read(config->train_init_from, federation->params, federation->w));
+    else
+        fb_params_init(federation->params, (uint64_t)config->run_seed, federation->w);
+    if (config->train_momentum == FB_MOMENTUM_AVERAGE || config->run_mode == FB_MODE_CENTRALISED)
+        FB_TRY(fb_moments_create(n, &federation->moments));
+    return FB_OK;
+}
+
+static fb_status make_server(fb_federation *federation)
+{
+    const int64_t n = federation->params->count;
+    if (fb_comm_rank(federation->comm) != 0 || federation->config->run_mode != FB_MODE_FEDERATED)
+        return FB_OK;
+    FB_TRY(fb_aggregate_create(n, FB_WEIGHT_BITS, &federation->aggregate));
+    if (federation->config->train_momentum != FB_MOMENTUM_AVERAGE)
+        return FB_OK;
+    FB_TRY(fb_aggregate_create(n, FB_MOMENT_BITS, &federation->aggregate_m));
+    return fb_aggregate_create(n, FB_MOMENT_BITS, &federation->aggregate_v);
+}
+
+static fb_status build(fb_federation *federation, const char *folder)
+{
+    const fb_config *config = federation->config;
+    fb_ops_set_threads((int)config->run_threads);
+    federation->ops = config->run_ops == FB_OPS_REF ? &fb_ops_ref : &fb_ops_dnnl;
+    FB_TRY(fb_cohort_open(config->data_shards, &federation->cohort));
+    federation->hospital_count = federation->cohort->hospital_count;
+    FB_TRY(assign(federation));
+    FB_TRY(make_model(federation));
+    FB_TRY(plan_release(federation));
+    for (int h = 0; h < federation->hospital_count; h++)
+        FB_TRY(fb_error_context(open_hospital(federation, &federation->hospitals[h], folder), "hospital %d (%s)", h,
+                                fb_hospital_name(federation, h)));
+    const int tests = config->eval_on == FB_EVAL_BOTH || config->eval_on == FB_EVAL_TEST;
+    if (tests && fb_comm_rank(federation->comm) < federation->cohort->test_cases)
+        FB_TRY(fb_shard_open(config->data_shards, "test.h5", config->data_cache_bytes, &federation->test));
+    FB_TRY(make_server(federation));
+    FB_TRY(fb_trainer_create(config, &federation->net, federation->params, federation->ops, &federation->trainer));
+    return fb_evaluator_create(&federation->net, federation->params, federation->ops, config->eval_window,
+                               config->eval_overlap, &federation->evaluator);
+}
+
+fb_status fb_federation_create(const fb_config *config, fb_comm *comm, const char *folder, fb_federation **out)
+{
+    fb_federation *federation = NULL;
+    fb_status status = FB_ALLOC(federation, 1, "federation");
+    if (status == FB_OK) {
+        federation->config = config;
+        federation->comm = comm;
+        status = build(federation, folder);
+    }
+    status = fb_status_agree(comm, status);
+    if (status != FB_OK) {
+        fb_federation_destroy(&federation);
+        return status;
+    }
+    *out = federation;
+    return FB_OK;
+}
+
+static void close_hospital(fb_hospital *hospital)
+{
+    fb_hospital_drop_messages(hospital);
+    fb_shard_close(&hospital->shard);
+    fb_moments_free(&hospital->moments);
+    FB_FREE(hospital->model);
+    fb_noise_destroy(&hospital->noise);
+    fb_ledger_close(&hospital->ledger);
+}
+
+void fb_federation_destroy(fb_federation **federation)
+{
+    fb_federation *f = *federation;
+    if (!f)
+        return;
+    for (int h = 0; f->hospitals && h < f->hospital_count; h++)
+        close_hospital(&f->hospitals[h]);
+    FB_FREE(f->hospitals);
+    FB_FREE(f->rank_of);
+    fb_shard_close(&f->test);
+    fb_trainer_destroy(&f->trainer);
+    fb_evaluator_destroy(&f->evaluator);
+    fb_aggregate_destroy(&f->aggregate);
+    fb_aggregate_destroy(&f->aggregate_m);
+    fb_aggregate_destroy(&f->aggregate_v);
+    fb_moments_free(&f->moments);
+    FB_FREE(f->w);
+    FB_FREE(f->w_local);
+    FB_FREE(f->dw);
+    fb_params_destroy(&f->params);
+    fb_cohort_close(&f->cohort);
+    FB_FREE(*federation);
+}

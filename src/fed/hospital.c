@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "codec/frame.h"
+#include "core/mem.h"
+#include "core/timer.h"
+#include "fed/federation.h"
+
+#include <math.h>
+#include <string.h>
+
+const char *fb_hospital_name(const fb_federation *federation, int hospital)
+{
+    return federation->cohort->hospitals[hospital].name;
+}
+
+fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uint32_t round)
+{
+    return (fb_rng){(uint64_t)federation->config->run_seed, FB_RNG_SELECT, (uint32_t)hospital, round, 0};
+}
+
+void fb_hospital_drop_messages(fb_hospital *hospital)
+{
+    for (int i = 0; i < hospital->message_count; i++)
+        FB_FREE(hospital->messages[i].bytes);
+    hospital->message_count = 0;
+}
+
+/* Adam's moments at the start of a round, as train.momentum says. */
+static void start_moments(const fb_federation *federation, fb_hospital *hospital)
+{
+    const int64_t n = federation->params->count;
+    if (federation->config->train_momentum == FB_MOMENTUM_RESTART)
+        fb_moments_zero(n, &hospital->moments);
+    if (federation->config->train_momentum == FB_MOMENTUM_AVERAGE) {
+        memcpy(hospital->moments.m, federation->moments.m, (size_t)n * sizeof(float));
+        memcpy(hospital->moments.v, federation->moments.v, (size_t)n * sizeof(float));
+    }
+}
+
+/* Value i of what is released, as a change of the weight over the round. */
+static double released_value(const fb_update *update, int64_t i, double grid_to_change)
+{
+    return update->kind == FB_VALUES_F32 ? (double)update->f32[i] : (double)update->grid[i] * grid_to_change;
+}
+
+/* Cosine of the released and the true update, and |true|^2 / |released - true|^2 over the shared coordinates. */
+static void compare(const fb_update *update, int64_t steps, int64_t n, const float *dw, fb_hospital_report *report)
+{
+    const double grid_to_change = ldexp((double)steps, update->grid_log2);
+    double dot = 0.0, released = 0.0, noise = 0.0, shared = 0.0, whole = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        whole += (double)dw[i] * (double)dw[i];
+    for (int64_t i = 0; i < update->count; i++) {
+        const double truth = dw[update->index ? update->index[i] : i];
+        const double value = released_value(update, i, grid_to_change);
+        dot += truth * value;
+        released += value * value;
+        shared += truth * truth;
+        noise += (value - truth) * (value - truth);
+    }
+    report->update_cosine = dot / sqrt(whole * released);
+    report->update_snr = shared / noise;
+}
+
+static fb_status encode(fb_hospital *hospital, const fb_frame_info *info, const fb_update *update, int implied)
+{
+    fb_message *message = &hospital->messages[hospital->message_count];
+    FB_TRY(fb_frame_encode(info, update, implied, &message->bytes, &message->size_bytes));
+    hospital->message_count++;
+    hospital->report.bytes_sent += message->size_bytes;
+    return FB_OK;
+}
+
+/* momentum = average: both moments travel whole. */
+static fb_status encode_moments(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
+{
+    const int64_t n = federation->params->count;
+    const float *const moments[2] = {hospital->moments.m, hospital->moments.v};
+    fb_update update = {0};
+    fb_status status = FB_OK;
+    for (int i = 0; i < 2 && status == FB_OK; i++) {
+        FB_TRY_GOTO(status, fb_update_reserve(&update, n, n, FB_VALUES_F32), done);
+        memcpy(update.f32, moments[i], (size_t)n * sizeof(float));
+        status = encode(hospital, info, &update, 0);
+    }
+done:
+    fb_update_free(&update);
+    return status;
+}
+
+/* The ledger knows of a message before anybody else does. */
+static fb_status charge(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info, int64_t count)
+{
+    if (!hospital->ledger)
+        return FB_OK;
+    fb_ledger_entry entry = {.attempt = 0,
+                             .round = info->round,
+                             .hospital = info->hospital,
+                             .steps = info->steps,
+                             .count = count,
+                             .epsilon_round = federation->budget.epsilon_round,
+                             .delta_round = federation->budget.delta_round};
+    fb_sha256(hospital->messages[0].bytes, hospital->messages[0].size_bytes, entry.message_sha256);
+    FB_TRY(fb_ledger_append(hospital->ledger, &entry));
+    hospital->report.epsilon_total = fb_ledger_epsilon(hospital->ledger);
+    return FB_OK;
+}
+
+static fb_status release(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
+{
+    const fb_rng rng = fb_hospital_select_rng(federation, hospital->index, info->round);
+    const int64_t n = federation->params->count;
+    fb_hospital_report *report = &hospital->report;
+    fb_update update = {0};
+    fb_release_report inside = {0};
+    fb_status status = fb_release(&federation->release, &federation->budget, &rng, hospital->noise, 0, info->round,
+                                  info->steps, federation->dw, &update, &inside);
+    if (status == FB_OK)
+        status = encode(hospital, info, &update, federation->release.select == FB_SELECT_RANDOM);
+    if (status == FB_OK)
+        status = charge(federation, hospital, info, update.count);
+    if (status == FB_OK) {
+        report->shared = update.count;
+        report->svt_tests = inside.tests;
+        report->clip_rate = (double)inside.clipped / (double)n;
+        compare(&update, info->steps, n, federation->dw, report);
+    }
+    fb_update_free(&update);
+    if (status == FB_OK && federation->config->train_momentum == FB_MOMENTUM_AVERAGE)
+        status = encode_moments(federation, hospital, info);
+    return status;
+}
+
+static fb_status train_and_release(fb_federation *federation, fb_hospital *hospital, uint32_t round,
+                                   const uint8_t model_hash[16])
+{
+    const int64_t n = federation->params->count;
+    fb_frame_info info = {round, (uint32_t)hospital->index, 0, {0}};
+    fb_train_report trained;
+    const double start_s = fb_time_s();
+    memcpy(info.model_hash, model_hash, sizeof info.model_hash);
+    memcpy(federation->w_local, federation->w, (size_t)n * sizeof(float));
+    start_moments(federation, hospital);
+    FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
+                          federation->w_local, &hospital->moments, &trained));
+    const double trained_s = fb_time_s();
+    for (int64_t i = 0; i < n; i++)
+        federation->dw[i] = federation->w_local[i] - federation->w[i];
+    info.steps = trained.steps;
+    hospital->report.participated = 1;
+    hospital->report.steps = trained.steps;
+    hospital->report.train_loss = trained.loss_mean;
+    hospital->report.train_seconds = trained_s - start_s;
+    FB_TRY(release(federation, hospital, &info));
+    hospital->report.privacy_seconds = fb_time_s() - trained_s;
+    return FB_OK;
+}
+
+fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, uint32_t round,
+                            const uint8_t model_hash[16])
+{
+    const fb_status status = train_and_release(federation, hospital, round, model_hash);
+    return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
+                            fb_hospital_name(federation, hospital->index), round + 1);
+}

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "comm/comm.h"
+#include "config/config.h"
+
+/* A whole run of `fedbrats train` in the folder run.output: used.ini, log.txt, results.h5, model.safetensors, ledger/.
+ * Prints the RESULT line to standard output on rank 0. Collective; on error every rank gets the same one. */
+fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *comm, int argc, char **argv) FB_MUST_USE;

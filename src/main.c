@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fedbrats: the simulator. Parses, starts the communication, runs, ends. */
+#include "comm/comm.h"
+#include "config/config.h"
+#include "core/build_info.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "fed/run.h"
+#include "nn/op.h"
+
+#include <hdf5.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+
+static void print_usage(FILE *stream)
+{
+    fputs("Usage: fedbrats train [FILE.ini] --section.key=value ...\n"
+          "       fedbrats info\n"
+          "       fedbrats --help | --version\n"
+          "\n"
+          "Simulates federated training of a 3-D brain-tumour segmentation network (SegResNet): each MPI rank plays one\n"
+          "or more hospitals with a shard of a BraTS cohort and shares part of its update, with noise, every round.\n"
+          "\n"
+          "  mpirun -n 13 fedbrats train experiment.ini --sharing.select=topk --sharing.fraction=0.4\n"
+          "\n"
+          "Works without mpirun too: one process then plays all hospitals, with the same results bit for bit.\n"
+          "Exit status: 0 ok, 1 failed, 2 usage or configuration error.\n",
+          stream);
+}
+
+static void print_help(void)
+{
+    int count = 0;
+    const fb_option *table = fb_config_table(&count);
+    print_usage(stdout);
+    printf("\nOptions, in the INI file as \"key = value\" under [section], or on the command line:\n");
+    fb_options_help(stdout, table, count);
+}
+
+static int print_info(void)
+{
+    unsigned major = 0, minor = 0, release = 0;
+    char ops[256];
+    H5get_libversion(&major, &minor, &release);
+    fb_ops_describe(sizeof ops, ops);
+    printf("fedbrats    %s\nrevision    %s\ncompiler    %s\nflags       %s\noperations  %s\nHDF5        %u.%u.%u\n"
+           "libsodium   %s\n",
+           fb_build_version(), fb_build_revision(), fb_build_compiler(), fb_build_flags(), ops, major, minor, release,
+           sodium_version_string());
+    return FB_EXIT_OK;
+}
+
+static fb_status create_comm(const fb_config *config, fb_comm **comm)
+{
+    const int launched = fb_comm_mpi_launched();
+    if (config->comm_backend == FB_BACKEND_SELF && launched)
+        return FB_USAGE("comm.backend = self, but a launcher started this process: every rank would run alone; "
+                        "use auto or mpi");
+    if (config->comm_backend == FB_BACKEND_MPI || (config->comm_backend == FB_BACKEND_AUTO && launched))
+        return fb_comm_mpi_create(comm);
+    return fb_comm_self_create(comm);
+}
+
+/* Ends with the status' exit code and frees it; prints its message once. */
+static int report_error(fb_status status, int print)
+{
+    const int code = fb_error_exit_code(status);
+    if (status != FB_OK && print)
+        fb_log_error("%s", fb_error_message(status));
+    fb_error_free(&status);
+    return code;
+}
+
+static int train(int argc, char **argv)
+{
+    static fb_config config; /* large; read once */
+    fb_options *options = NULL;
+    fb_comm *comm = NULL;
+    fb_status status = fb_config_read(argc - 1, argv + 1, &config, &options);
+    if (status != FB_OK)
+        return report_error(status, 1);
+    fb_log_set_level((fb_log_level)config.run_verbosity);
+    status = create_comm(&config, &comm);
+    if (status != FB_OK) {
+        fb_options_destroy(&options);
+        return report_error(status, 1);
+    }
+    fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
+    status = fb_run(&config, options, comm, argc, argv);
+    const int code = report_error(status, fb_comm_rank(comm) == 0);
+    fb_options_destroy(&options);
+    fb_comm_destroy(&comm);
+    const fb_status closed = fb_log_open(NULL);
+    FB_ASSERT(closed == FB_OK);
+    FB_ASSERT(code != FB_EXIT_OK || fb_mem_live_blocks() == 0);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    if (fb_options_wants(argc, argv, "--version")) {
+        printf("fedbrats %s (%s)\n", fb_build_version(), fb_build_revision());
+        return FB_EXIT_OK;
+    }
+    if (fb_options_wants(argc, argv, "--help")) {
+        print_help();
+        return FB_EXIT_OK;
+    }
+    if (sodium_init() < 0) {
+        fprintf(stderr, "fedbrats: libsodium cannot be initialised: no source of random numbers\n");
+        return FB_EXIT_FAILED;
+    }
+    if (argc >= 2 && strcmp(argv[1], "train") == 0)
+        return train(argc, argv);
+    if (argc == 2 && strcmp(argv[1], "info") == 0)
+        return print_info();
+    if (argc >= 2)
+        fprintf(stderr, "fedbrats: unknown command \"%s\"\n", argv[1]);
+    print_usage(stderr);
+    return FB_EXIT_USAGE;
+}
