@@ -2,6 +2,7 @@
 #include "nifti.h"
 
 #include "core/mem.h"
+#include "nifti_header.h"
 
 #include <errno.h>
 #include <math.h>
@@ -12,17 +13,9 @@
 #include <zlib.h>
 
 enum {
-    HEADER_BYTES = 348,
-    FIRST_DATA_BYTE = 352,    /* header and the four bytes that announce extensions */
-    LAST_DATA_BYTE = 1 << 24, /* float32 holds no odd offset above it */
-    EXTENT_MAX = 1024,        /* voxels along an axis */
-    VOXELS_MAX = 1 << 28,     /* of a volume: 1 GiB as float */
-    DEFLATE_RATIO_MAX = 1032, /* of the deflate format: what n bytes can hold at most */
+    DEFLATE_RATIO_MAX = 1032, /* of the deflate format: bytes that one byte can hold */
     CHUNK_BYTES = 1 << 16
 };
-
-/* --- bytes of a plain or compressed file
- * ------------------------------------------------------------------------------ */
 
 typedef struct source {
     const char *path; /* borrowed */
@@ -136,116 +129,6 @@ static fb_status source_expect_end(source *in, int64_t data_bytes)
     return FB_OK;
 }
 
-/* --- header
- * ------------------------------------------------------------------------------------------------------------- */
-
-static void swap_bytes(void *data, size_t width, int64_t count)
-{
-    unsigned char *element = data;
-    for (int64_t i = 0; i < count; i++, element += width) {
-        for (size_t low = 0, high = width - 1; low < high; low++, high--) {
-            const unsigned char moved = element[low];
-            element[low] = element[high];
-            element[high] = moved;
-        }
-    }
-}
-
-/* Only the fields that are used below. */
-static void swap_header(nifti_1_header *header)
-{
-    swap_bytes(header->dim, sizeof header->dim[0], 8);
-    swap_bytes(&header->datatype, sizeof header->datatype, 1);
-    swap_bytes(&header->bitpix, sizeof header->bitpix, 1);
-    swap_bytes(header->pixdim, sizeof header->pixdim[0], 8);
-    swap_bytes(&header->vox_offset, sizeof header->vox_offset, 1);
-    swap_bytes(&header->scl_slope, sizeof header->scl_slope, 1);
-    swap_bytes(&header->scl_inter, sizeof header->scl_inter, 1);
-    swap_bytes(&header->qform_code, sizeof header->qform_code, 1);
-    swap_bytes(&header->sform_code, sizeof header->sform_code, 1);
-    swap_bytes(&header->quatern_b, sizeof header->quatern_b, 6);
-    swap_bytes(header->srow_x, sizeof header->srow_x[0], 12);
-}
-
-static fb_status check_kind(const char *path, nifti_1_header *header, int *swapped)
-{
-    const int native_bytes = header->sizeof_hdr;
-    swap_bytes(&header->sizeof_hdr, sizeof header->sizeof_hdr, 1);
-    *swapped = header->sizeof_hdr == HEADER_BYTES;
-    if (native_bytes == 540 || header->sizeof_hdr == 540)
-        return FB_FAIL("%s: is NIfTI-2; convert it to NIfTI-1", path);
-    if (native_bytes != HEADER_BYTES && !*swapped)
-        return FB_FAIL("%s: not a NIfTI-1 file: header size %d, expected %d", path, native_bytes, HEADER_BYTES);
-    if (memcmp(header->magic, "ni1", 4) == 0)
-        return FB_FAIL("%s: is one half of a .hdr/.img pair; convert it to a single .nii", path);
-    if (memcmp(header->magic, "n+1", 4) != 0)
-        return FB_FAIL("%s: not a NIfTI-1 file: its magic is not \"n+1\"", path);
-    if (*swapped)
-        swap_header(header);
-    return FB_OK;
-}
-
-static fb_status check_shape(const char *path, const nifti_1_header *header, int64_t *voxels)
-{
-    const int axes = header->dim[0];
-    if (axes < 3 || axes > 7)
-        return FB_FAIL("%s: dim[0] is %d, expected 3..7", path, axes);
-    *voxels = 1;
-    for (int axis = 1; axis <= axes; axis++) {
-        const int extent = header->dim[axis];
-        if (axis > 3 && extent != 1)
-            return FB_FAIL("%s: dim[%d] is %d, expected 1: only volumes of three dimensions are read", path, axis,
-                           extent);
-        if (extent < 1 || extent > EXTENT_MAX)
-            return FB_FAIL("%s: dim[%d] is %d, expected 1..%d", path, axis, extent, EXTENT_MAX);
-        *voxels *= extent;
-    }
-    if (*voxels > VOXELS_MAX)
-        return FB_FAIL("%s: %lld voxels exceed the limit of %d", path, (long long)*voxels, VOXELS_MAX);
-    return FB_OK;
-}
-
-static int type_bytes(int datatype)
-{
-    switch (datatype) {
-    case DT_UINT8:
-        return 1;
-    case DT_INT16:
-    case DT_UINT16:
-        return 2;
-    case DT_INT32:
-    case DT_FLOAT32:
-        return 4;
-    case DT_FLOAT64:
-        return 8;
-    default:
-        return 0;
-    }
-}
-
-static fb_status check_values(const char *path, const nifti_1_header *header)
-{
-    const int bytes = type_bytes(header->datatype);
-    if (bytes == 0)
-        return FB_FAIL("%s: datatype %d is not one of 2 (uint8), 4 (int16), 8 (int32), 16 (float32), 64 (float64), "
-                       "512 (uint16)",
-                       path, header->datatype);
-    if (header->bitpix != 8 * bytes)
-        return FB_FAIL("%s: bitpix is %d, but datatype %d has %d bits", path, header->bitpix, header->datatype,
-                       8 * bytes);
-    if (!isfinite(header->scl_slope) || !isfinite(header->scl_inter))
-        return FB_FAIL("%s: scl_slope %g, scl_inter %g: expected finite numbers", path, (double)header->scl_slope,
-                       (double)header->scl_inter);
-    const float offset = header->vox_offset;
-    if (!(offset >= FIRST_DATA_BYTE && offset <= LAST_DATA_BYTE) || offset != floorf(offset))
-        return FB_FAIL("%s: vox_offset is %g, expected a whole number in %d..%d", path, (double)offset, FIRST_DATA_BYTE,
-                       LAST_DATA_BYTE);
-    const int units = XYZT_TO_SPACE(header->xyzt_units);
-    if (units != NIFTI_UNITS_UNKNOWN && units != NIFTI_UNITS_MM)
-        return FB_FAIL("%s: xyzt_units names length unit %d, expected 2 (mm) or 0", path, units);
-    return FB_OK;
-}
-
 /* Nothing is allocated for a file that cannot hold what its header announces, so memory stays in proportion to it. */
 static fb_status check_size(const source *in, int64_t total_bytes)
 {
@@ -258,82 +141,6 @@ static fb_status check_size(const source *in, int64_t total_bytes)
     return FB_OK;
 }
 
-/* --- affine
- * ------------------------------------------------------------------------------------------------------------- */
-
-static fb_status affine_of_qform(const char *path, const nifti_1_header *header, double affine[3][4])
-{
-    const double b = header->quatern_b, c = header->quatern_c, d = header->quatern_d;
-    const double squares = b * b + c * c + d * d;
-    if (!(squares <= 1.0 + 1e-5)) /* float32 rounding of a half turn is below 1e-6 */
-        return FB_FAIL("%s: the quaternion (%g, %g, %g) of its qform is longer than 1", path, b, c, d);
-    const double a = sqrt(fmax(0.0, 1.0 - squares));
-    const double rotation[3][3] = {
-        {a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)},
-        {2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)},
-        {2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c},
-    };
-    const double shift[3] = {header->qoffset_x, header->qoffset_y, header->qoffset_z};
-    for (int row = 0; row < 3; row++) {
-        for (int axis = 0; axis < 3; axis++) {
-            const double mirror = axis == 2 && header->pixdim[0] < 0.0f ? -1.0 : 1.0;
-            affine[row][axis] = rotation[row][axis] * mirror * (double)header->pixdim[axis + 1];
-        }
-        affine[row][3] = shift[row];
-    }
-    return FB_OK;
-}
-
-static fb_status read_affine(const char *path, const nifti_1_header *header, double affine[3][4])
-{
-    const float *rows[3] = {header->srow_x, header->srow_y, header->srow_z};
-    for (int row = 0; row < 3; row++) {
-        for (int column = 0; column < 4; column++)
-            affine[row][column] = (double)rows[row][column];
-    }
-    if (header->sform_code > 0)
-        return FB_OK;
-    for (int axis = 0; axis < 3; axis++) {
-        if (!(header->pixdim[axis + 1] > 0.0f))
-            return FB_FAIL("%s: pixdim[%d] is %g, expected a voxel size above 0 mm", path, axis + 1,
-                           (double)header->pixdim[axis + 1]);
-    }
-    if (header->qform_code > 0)
-        return affine_of_qform(path, header, affine);
-    memset(affine, 0, sizeof(double[3][4]));
-    for (int axis = 0; axis < 3; axis++)
-        affine[axis][axis] = (double)header->pixdim[axis + 1];
-    return FB_OK;
-}
-
-static double determinant(double affine[3][4])
-{
-    const double(*a)[4] = (const double(*)[4])affine;
-    return a[0][0] * (a[1][1] * a[2][2] - a[1][2] * a[2][1]) - a[0][1] * (a[1][0] * a[2][2] - a[1][2] * a[2][0]) +
-           a[0][2] * (a[1][0] * a[2][1] - a[1][1] * a[2][0]);
-}
-
-static fb_status set_affine(const char *path, const nifti_1_header *header, fb_nifti *nifti)
-{
-    FB_TRY(read_affine(path, header, nifti->affine));
-    for (int row = 0; row < 3; row++) {
-        for (int column = 0; column < 4; column++) {
-            if (!isfinite(nifti->affine[row][column]))
-                return FB_FAIL("%s: affine[%d][%d] is %g, expected a finite number", path, row, column,
-                               nifti->affine[row][column]);
-        }
-    }
-    if (fabs(determinant(nifti->affine)) < 1e-9) /* mm^3; a cubic micrometre */
-        return FB_FAIL("%s: the affine is singular: it gives voxels no volume", path);
-    for (int axis = 0; axis < 3; axis++)
-        nifti->spacing_mm[axis] =
-            sqrt(pow(nifti->affine[0][axis], 2) + pow(nifti->affine[1][axis], 2) + pow(nifti->affine[2][axis], 2));
-    return FB_OK;
-}
-
-/* --- voxels
- * ------------------------------------------------------------------------------------------------------------- */
-
 static double value_at(const unsigned char *raw, int datatype, int64_t i)
 {
     union {
@@ -343,44 +150,45 @@ static double value_at(const unsigned char *raw, int datatype, int64_t i)
         float f32;
         double f64;
     } value;
-    const size_t bytes = (size_t)type_bytes(datatype);
-    if (datatype == DT_UINT8)
-        return raw[i];
-    memcpy(&value, raw + (size_t)i * bytes, bytes);
     switch (datatype) {
+    case DT_UINT8:
+        return raw[i];
     case DT_INT16:
+        memcpy(&value, raw + 2 * i, 2);
         return value.i16;
     case DT_UINT16:
+        memcpy(&value, raw + 2 * i, 2);
         return value.u16;
     case DT_INT32:
+        memcpy(&value, raw + 4 * i, 4);
         return value.i32;
     case DT_FLOAT32:
+        memcpy(&value, raw + 4 * i, 4);
         return (double)value.f32;
     default:
+        FB_ASSERT(datatype == DT_FLOAT64);
+        memcpy(&value, raw + 8 * i, 8);
         return value.f64;
     }
 }
 
-static fb_status read_voxels(source *in, const nifti_1_header *header, int swapped, int64_t voxels, fb_nifti *nifti)
+static fb_status read_voxels(source *in, const fb_nifti_header *header, float *data)
 {
     unsigned char raw[CHUNK_BYTES];
-    const size_t bytes = (size_t)type_bytes(header->datatype);
-    const double slope = header->scl_slope != 0.0f ? (double)header->scl_slope : 1.0; /* 0: not scaled, says NIfTI-1 */
-    const double shift = header->scl_slope != 0.0f ? (double)header->scl_inter : 0.0;
-    const int64_t per_chunk = (int64_t)(sizeof raw / bytes);
-    for (int64_t first = 0; first < voxels; first += per_chunk) {
-        const int64_t count = voxels - first < per_chunk ? voxels - first : per_chunk;
+    const size_t bytes = (size_t)header->type_bytes;
+    const int64_t per_chunk = CHUNK_BYTES / header->type_bytes;
+    for (int64_t first = 0; first < header->voxels; first += per_chunk) {
+        const int64_t count = header->voxels - first < per_chunk ? header->voxels - first : per_chunk;
         FB_TRY(source_read(in, raw, (size_t)count * bytes, "voxels"));
-        if (swapped)
-            swap_bytes(raw, bytes, count);
+        if (header->swapped)
+            fb_nifti_swap(raw, bytes, count);
         for (int64_t i = 0; i < count; i++) {
-            const float value = (float)(value_at(raw, header->datatype, i) * slope + shift);
-            if (!isfinite(value))
+            const int64_t voxel = first + i, row = voxel / header->shape[2];
+            data[voxel] = (float)(value_at(raw, header->datatype, i) * header->slope + header->shift);
+            if (!isfinite(data[voxel]))
                 return FB_FAIL("%s: voxel (%lld, %lld, %lld) in x, y, z is not finite", in->path,
-                               (long long)((first + i) % header->dim[1]),
-                               (long long)((first + i) / header->dim[1] % header->dim[2]),
-                               (long long)((first + i) / header->dim[1] / header->dim[2]));
-            nifti->data[first + i] = value;
+                               (long long)(voxel % header->shape[2]), (long long)(row % header->shape[1]),
+                               (long long)(row / header->shape[1]));
         }
     }
     return FB_OK;
@@ -396,21 +204,18 @@ static fb_status skip(source *in, int64_t count)
 
 static fb_status read_open(source *in, fb_nifti *nifti)
 {
-    nifti_1_header header;
-    int swapped = 0;
-    int64_t voxels = 0;
-    FB_TRY(source_read(in, &header, HEADER_BYTES, "header"));
-    FB_TRY(check_kind(in->path, &header, &swapped));
-    FB_TRY(check_shape(in->path, &header, &voxels));
-    FB_TRY(check_values(in->path, &header));
-    FB_TRY(set_affine(in->path, &header, nifti));
-    const int64_t total_bytes = (int64_t)header.vox_offset + voxels * type_bytes(header.datatype);
+    unsigned char bytes[FB_NIFTI_HEADER_BYTES];
+    fb_nifti_header header;
+    FB_TRY(source_read(in, bytes, sizeof bytes, "header"));
+    FB_TRY(fb_nifti_header_parse(in->path, bytes, &header));
+    const int64_t total_bytes = header.data_offset + header.voxels * header.type_bytes;
     FB_TRY(check_size(in, total_bytes));
-    for (int axis = 0; axis < 3; axis++)
-        nifti->shape[axis] = header.dim[3 - axis];
-    FB_TRY(FB_ALLOC(nifti->data, voxels, in->path));
-    FB_TRY(skip(in, (int64_t)header.vox_offset - HEADER_BYTES));
-    FB_TRY(read_voxels(in, &header, swapped, voxels, nifti));
+    memcpy(nifti->shape, header.shape, sizeof nifti->shape);
+    memcpy(nifti->affine, header.affine, sizeof nifti->affine);
+    memcpy(nifti->spacing_mm, header.spacing_mm, sizeof nifti->spacing_mm);
+    FB_TRY(FB_ALLOC(nifti->data, header.voxels, in->path));
+    FB_TRY(skip(in, header.data_offset - FB_NIFTI_HEADER_BYTES));
+    FB_TRY(read_voxels(in, &header, nifti->data));
     return source_expect_end(in, total_bytes);
 }
 

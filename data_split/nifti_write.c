@@ -2,6 +2,7 @@
 #include "nifti.h"
 
 #include "core/file.h"
+#include "nifti_header.h"
 
 #include <errno.h>
 #include <math.h>
@@ -10,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
-
-enum { HEADER_BYTES = 348, EXTENT_MAX = 1024, VOXELS_MAX = 1 << 28 };
 
 static int64_t type_bytes(fb_nifti_type type)
 {
@@ -23,17 +22,17 @@ static fb_status check(const char *path, const int64_t shape[3], const double af
 {
     *voxels = 1;
     for (int axis = 0; axis < 3; axis++) {
-        if (shape[axis] < 1 || shape[axis] > EXTENT_MAX)
+        if (shape[axis] < 1 || shape[axis] > FB_NIFTI_EXTENT_MAX)
             return FB_FAIL("%s: cannot write %lld x %lld x %lld voxels: each extent must be in 1..%d", path,
-                           (long long)shape[0], (long long)shape[1], (long long)shape[2], EXTENT_MAX);
+                           (long long)shape[0], (long long)shape[1], (long long)shape[2], FB_NIFTI_EXTENT_MAX);
         *voxels *= shape[axis];
         for (int column = 0; column < 4; column++) {
             if (!isfinite(affine[axis][column]))
                 return FB_FAIL("%s: cannot write an affine with %g in it", path, affine[axis][column]);
         }
     }
-    if (*voxels > VOXELS_MAX)
-        return FB_FAIL("%s: cannot write %lld voxels: the limit is %d", path, (long long)*voxels, VOXELS_MAX);
+    if (*voxels > FB_NIFTI_VOXELS_MAX)
+        return FB_FAIL("%s: cannot write %lld voxels: the limit is %d", path, (long long)*voxels, FB_NIFTI_VOXELS_MAX);
     const float *value = type == FB_NIFTI_FLOAT32 ? data : NULL;
     for (int64_t i = 0; value && i < *voxels; i++) {
         if (!isfinite(value[i]))
@@ -94,14 +93,14 @@ static void set_qform(nifti_1_header *header, const double affine[3][4])
 static void make_header(const int64_t shape[3], const double affine[3][4], fb_nifti_type type, nifti_1_header *header)
 {
     memset(header, 0, sizeof *header); /* every byte is defined: nothing of this process leaks into the file */
-    header->sizeof_hdr = HEADER_BYTES;
+    header->sizeof_hdr = FB_NIFTI_HEADER_BYTES;
     header->regular = 'r';
     header->dim[0] = 3;
     for (int axis = 1; axis < 8; axis++)
         header->dim[axis] = (short)(axis <= 3 ? shape[3 - axis] : 1);
     header->datatype = (short)type;
     header->bitpix = (short)(8 * type_bytes(type));
-    header->vox_offset = 352.0f;
+    header->vox_offset = FB_NIFTI_DATA_OFFSET;
     header->scl_slope = 1.0f;
     header->xyzt_units = NIFTI_UNITS_MM;
     header->sform_code = NIFTI_XFORM_SCANNER_ANAT;
@@ -130,7 +129,8 @@ static fb_status write_bytes(const char *path, const char *mode, const nifti_1_h
     if (!file)
         return FB_FAIL("%s: cannot create: %s", path, errno ? strerror(errno) : "out of memory");
     gzbuffer(file, 1 << 17);
-    const int complete = gzwrite(file, header, HEADER_BYTES) == HEADER_BYTES && gzwrite(file, no_extension, 4) == 4 &&
+    const int complete = gzwrite(file, header, FB_NIFTI_HEADER_BYTES) == FB_NIFTI_HEADER_BYTES &&
+                         gzwrite(file, no_extension, 4) == 4 &&
                          gzwrite(file, data, (unsigned)data_bytes) == (int)data_bytes;
     const int write_errno = errno;
     if (gzclose(file) != Z_OK || !complete)
