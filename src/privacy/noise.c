@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Key stream. The address does not fit ChaCha20's 96-bit nonce beside its 32-bit block counter, so that an address gets
+ * a key of its own, BLAKE2b-256 under the hospital's key of the 16 bytes
+ *     attempt (4) | round (4) | step (4) | purpose (2) | pass (2), little-endian,
+ * with nonce 0 and blocks counted from 0; an address holds 2^32 blocks, 256 GiB, and more is an assertion.
+ *
+ * Discrete Laplace. The magnitude G is geometric, P(G = x) = (1 - a) a^x, a = exp(-1/s); its base-256 digits are
+ * independent, digit j being a geometric variable of ratio a^(256^j) truncated to 0..255. Each is drawn by Walker's
+ * alias method from a table of 64-bit integers. A random sign follows; (minus, 0) is drawn again, which leaves 0 its
+ * probability. Of the 64 bits that an alias cut is compared with, 8 decide but for one draw in 256.
+ *
+ * Error of a draw in total variation, with u = 2^-64, half an ulp of the long double that the weights are computed in:
+ *   exponent i * t, t = 256^j / s: 2u relative, and expl 2 ulp (glibc states 1): weight i is off by (2 i t + 4) u,
+ * which averages to at most 6u, as E[i t] = t / (e^t - 1) <= 1; the sum S of the weights, added exactly, by as much and
+ * u of its conversion; the quotient by u; rounding 256 weights down to multiples of 2^-72 by u. Together 15u in L1
+ * norm; making the sum exact on weight 0 at most doubles this, total variation is half of it: 15u for a digit. Digits
+ * left out: P(G >= 256^digits) <= e^-48 < u/32. Digit 7 ends at 63: P(G >= 2^62) <= e^-64. Conditioning on what is not
+ * drawn again divides by its probability (1 + a) / 2: at least 1/2 with one digit, 0.91 with two to seven (s > 5.3), 1
+ * - 2^-50 with eight. The maximum, 121u with eight digits, is below 2^-57 = 128u.
+ */
+#include "privacy/noise.h"
+
+#include "core/mem.h"
+
+#include <float.h>
+#include <math.h>
+#include <sodium.h>
+#include <string.h>
+
+_Static_assert(LDBL_MANT_DIG >= 64, "the error bound needs a long double of 64 bits");
+_Static_assert(FB_KEY_BYTES == crypto_stream_chacha20_ietf_KEYBYTES, "key of ChaCha20");
+
+__extension__ typedef unsigned __int128 wide;
+
+enum {
+    BUFFER_BYTES = 4096,
+    BLOCK_BYTES = 64,
+    DIGITS_MAX = 8,
+    TIE_BYTES = 7,
+    DRAW_BYTES_MAX = 1 + DIGITS_MAX * (2 + TIE_BYTES)
+};
+
+static const uint64_t BLOCKS_PER_ADDRESS = UINT64_C(1) << 32;
+static const double SCALE_MAX = 0x1p56;
+
+struct fb_noise {
+    uint8_t key[FB_KEY_BYTES], address_key[FB_KEY_BYTES];
+    uint64_t block;  /* next block of the address; UINT64_MAX before the first seek */
+    size_t position; /* next unused byte of the buffer */
+    uint8_t buffer[BUFFER_BYTES];
+};
+
+/* Slot i of 256 holds digit i below its cut and digit other[i] from there on. */
+typedef struct digit_table {
+    uint8_t cut_high[256]; /* the top byte of the cut */
+    uint8_t other[256];
+    uint64_t cut_low[256]; /* the other 56 bits */
+} digit_table;
+
+struct fb_laplace {
+    int digits;
+    digit_table table[DIGITS_MAX]; /* lowest digit first */
+};
+
+fb_status fb_noise_create(const uint8_t key[FB_KEY_BYTES], fb_noise **out)
+{
+    if (sodium_init() < 0)
+        return FB_FAIL("libsodium cannot be initialised");
+    fb_noise *noise = NULL;
+    FB_TRY(FB_ALLOC(noise, 1, "noise stream"));
+    memcpy(noise->key, key, FB_KEY_BYTES);
+    noise->block = UINT64_MAX;
+    noise->position = BUFFER_BYTES;
+    *out = noise;
+    return FB_OK;
+}
+
+void fb_noise_destroy(fb_noise **noise)
+{
+    if (*noise)
+        sodium_memzero(*noise, sizeof **noise);
+    FB_FREE(*noise);
+}
+
+static void put_bytes(uint8_t *bytes, uint32_t value, int count)
+{
+    for (int i = 0; i < count; i++)
+        bytes[i] = (uint8_t)(value >> (8 * i));
+}
+
+void fb_noise_seek(fb_noise *noise, const fb_noise_address *address)
+{
+    uint8_t bytes[16];
+    put_bytes(bytes, address->attempt, 4);
+    put_bytes(bytes + 4, address->round, 4);
+    put_bytes(bytes + 8, address->step, 4);
+    put_bytes(bytes + 12, address->purpose, 2);
+    put_bytes(bytes + 14, address->pass, 2);
+    crypto_generichash(noise->address_key, sizeof noise->address_key, bytes, sizeof bytes, noise->key, FB_KEY_BYTES);
+    noise->block = 0;
+    noise->position = BUFFER_BYTES;
+}
+
+static void refill(fb_noise *noise)
+{
+    static const uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES];
+    FB_ASSERT(noise->block < BLOCKS_PER_ADDRESS); /* sought, and not run out */
+    memset(noise->buffer, 0, sizeof noise->buffer);
+    crypto_stream_chacha20_ietf_xor_ic(noise->buffer, noise->buffer, sizeof noise->buffer, nonce,
+                                       (uint32_t)noise->block, noise->address_key);
+    noise->block += BUFFER_BYTES / BLOCK_BYTES;
+    noise->position = 0;
+}
+
+/* Integer weights of a truncated geometric digit of ratio e^-t, in units of 2^-72, adding up to exactly 2^72. */
+static void weigh_digit(long double t, int values, wide weight[256])
+{
+    long double share[256];
+    wide sum = 0, total = 0;
+    for (int i = 0; i < 256; i++) {
+        share[i] = i < values ? expl(-(long double)i * t) : 0.0L;
+        sum += (wide)ldexpl(share[i], 100);
+    }
+    const long double unit = ldexpl((long double)sum, -100);
+    for (int i = 0; i < 256; i++) {
+        weight[i] = (wide)ldexpl(share[i] / unit, 72);
+        total += weight[i];
+    }
+    weight[0] += ((wide)1 << 72) - total; /* wraps where the total is above */
+}
+
+static void set_cut(digit_table *table, int slot, uint64_t cut, int other)
+{
+    table->cut_high[slot] = (uint8_t)(cut >> 56);
+    table->cut_low[slot] = cut & UINT64_MAX >> 8;
+    table->other[slot] = (uint8_t)other;
+}
+
+/* Vose's construction, exact: 256 slots of 2^64 hold weights that add up to 2^72. */
+static void fill_table(wide weight[256], digit_table *table)
+{
+    const wide full = (wide)1 << 64;
+    int small[256], large[256], smalls = 0, larges = 0;
+    for (int i = 0; i < 256; i++) {
+        set_cut(table, i, 0, i); /* a full slot: its digit either way */
+        if (weight[i] < full)
+            small[smalls++] = i;
+        else
+            large[larges++] = i;
+    }
+    while (smalls > 0) {
+        const int s = small[--smalls], l = large[larges - 1]; /* below average implies one above */
+        set_cut(table, s, (uint64_t)weight[s], l);
+        weight[l] -= full - weight[s];
+        if (weight[l] < full) {
+            larges--;
+            small[smalls++] = l;
+        }
+    }
+}
+
+fb_status fb_laplace_create(double scale, fb_laplace **out)
+{
+    if (!(scale > 0.0 && scale <= SCALE_MAX))
+        return FB_FAIL("noise scale %g grid steps: must be above 0 and at most 2^56; change epsilon or the clip",
+                       scale);
+    fb_laplace *laplace = NULL;
+    FB_TRY(FB_ALLOC(laplace, 1, "noise tables"));
+    const long double negligible = 48.0L; /* e^-48 < 2^-69 */
+    do {
+        const int j = laplace->digits++;
+        wide weight[256];
+        weigh_digit(ldexpl(1.0L, 8 * j) / (long double)scale, j == DIGITS_MAX - 1 ? 64 : 256, weight);
+        fill_table(weight, &laplace->table[j]);
+    } while (ldexpl(1.0L, 8 * laplace->digits) / (long double)scale < negligible);
+    *out = laplace;
+    return FB_OK;
+}
+
+void fb_laplace_destroy(fb_laplace **laplace)
+{
+    FB_FREE(*laplace);
+}
+
+/* The top byte of the random number equals the cut's: 56 more bits decide. */
+static int below_cut(fb_noise *noise, uint64_t cut_low)
+{
+    uint64_t low = 0;
+    for (int i = 0; i < TIE_BYTES; i++)
+        low |= (uint64_t)noise->buffer[noise->position++] << (8 * i);
+    return low < cut_low;
+}
+
+static uint64_t draw_digit(const digit_table *table, fb_noise *noise)
+{
+    const uint8_t slot = noise->buffer[noise->position], high = noise->buffer[noise->position + 1];
+    noise->position += 2;
+    const uint8_t cut = table->cut_high[slot];
+    if (__builtin_expect(high == cut, 0))
+        return below_cut(noise, table->cut_low[slot]) ? slot : table->other[slot];
+    return high < cut ? slot : table->other[slot];
+}
+
+int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise)
+{
+    for (;;) {
+        if (BUFFER_BYTES - noise->position < DRAW_BYTES_MAX)
+            refill(noise); /* the few bytes left are dropped: no draw crosses a buffer */
+        uint64_t magnitude = 0;
+        for (int j = 0; j < laplace->digits; j++)
+            magnitude |= draw_digit(&laplace->table[j], noise) << (8 * j);
+        const int negative = noise->buffer[noise->position++] & 1;
+        if (!negative)
+            return (int64_t)magnitude;
+        if (magnitude != 0)
+            return -(int64_t)magnitude;
+    }
+}

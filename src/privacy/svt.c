@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "privacy/svt.h"
+
+#include "core/mem.h"
+
+#include <stdlib.h>
+
+/* Order of the tests is drawn this many places ahead, which lets the memory accesses of both overlap. */
+enum { SHUFFLE_AHEAD = 256 };
+
+typedef struct svt {
+    const fb_budget *budget;
+    const int32_t *grid; /* (n) */
+    fb_noise *noise;
+    fb_laplace *query;
+    int64_t threshold; /* noised, once */
+    uint32_t *rest;    /* (n) the first `left` are not selected yet */
+    uint8_t *chosen;   /* (n) */
+    int64_t left, selected, tests;
+} svt;
+
+/* Fisher-Yates: fills places from..to-1 of a uniformly random order of `left` coordinates. */
+static void shuffle_places(const fb_rng *rng, uint32_t *rest, int64_t left, int64_t from, int64_t to)
+{
+    for (int64_t k = from; k < to; k++) {
+        const int64_t other = k + fb_rng_below(rng, (uint32_t)k, (uint32_t)(left - k));
+        const uint32_t moved = rest[k];
+        rest[k] = rest[other];
+        rest[other] = moved;
+    }
+}
+
+/* Tests places from..to-1 of the order; those that fail move to the places from `kept` on. Returns the new `kept`. */
+static int64_t test_places(svt *s, int64_t from, int64_t to, int64_t kept)
+{
+    for (int64_t k = from; k < to && s->selected < s->budget->count; k++) {
+        const uint32_t i = s->rest[k];
+        const int above = abs(s->grid[i]) + fb_laplace_draw(s->query, s->noise) >= s->threshold;
+        s->tests++;
+        s->chosen[i] = (uint8_t)above;
+        s->selected += above;
+        s->rest[kept] = i;
+        kept += !above;
+    }
+    return kept;
+}
+
+static void run_pass(svt *s, const fb_rng *order)
+{
+    int64_t kept = 0;
+    for (int64_t from = 0; from < s->left && s->selected < s->budget->count; from += SHUFFLE_AHEAD) {
+        const int64_t to = from + SHUFFLE_AHEAD < s->left ? from + SHUFFLE_AHEAD : s->left;
+        shuffle_places(order, s->rest, s->left, from, to);
+        kept = test_places(s, from, to, kept);
+    }
+    s->left = kept;
+}
+
+static fb_status draw_threshold(svt *s, const fb_noise_address *address)
+{
+    fb_laplace *laplace = NULL;
+    FB_TRY(fb_laplace_create(s->budget->scale_threshold, &laplace));
+    fb_noise_seek(s->noise, address);
+    s->threshold = s->budget->threshold_grid + fb_laplace_draw(laplace, s->noise);
+    fb_laplace_destroy(&laplace);
+    return FB_OK;
+}
+
+static fb_status prepare(svt *s, const fb_noise_address *address)
+{
+    FB_TRY(draw_threshold(s, address));
+    FB_TRY(fb_laplace_create(s->budget->scale_query, &s->query));
+    FB_TRY(FB_ALLOC(s->rest, s->budget->n, "order of the SVT tests"));
+    FB_TRY(FB_ALLOC(s->chosen, s->budget->n, "selection of the SVT"));
+    s->left = s->budget->n;
+    for (int64_t i = 0; i < s->left; i++)
+        s->rest[i] = (uint32_t)i;
+    return FB_OK;
+}
+
+fb_status fb_svt_select(const fb_budget *budget, const fb_rng *public_rng, fb_noise *noise, uint32_t attempt,
+                        uint32_t round, const int32_t *grid, uint32_t *index, int64_t *selected,
+                        fb_release_report *report)
+{
+    svt s = {.budget = budget, .grid = grid, .noise = noise};
+    fb_noise_address address = {.attempt = attempt, .round = round, .purpose = FB_NOISE_THRESHOLD};
+    fb_rng order = *public_rng;
+    fb_status status = prepare(&s, &address);
+    if (status != FB_OK)
+        goto done;
+    address.purpose = FB_NOISE_QUERY;
+    for (int pass = 0; pass < FB_SVT_PASSES && s.selected < budget->count; pass++) {
+        order.epoch = (uint32_t)pass;
+        address.pass = (uint16_t)pass;
+        fb_noise_seek(noise, &address);
+        run_pass(&s, &order);
+        report->passes = pass + 1;
+    }
+    *selected = 0;
+    for (int64_t i = 0; i < budget->n; i++) {
+        if (s.chosen[i])
+            index[(*selected)++] = (uint32_t)i;
+    }
+    report->tests = s.tests;
+done:
+    fb_laplace_destroy(&s.query);
+    FB_FREE(s.rest);
+    FB_FREE(s.chosen);
+    return status;
+}

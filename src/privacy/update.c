@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "privacy/update.h"
+
+#include "core/mem.h"
+
+#include <string.h>
+
+void fb_update_free(fb_update *update)
+{
+    FB_FREE(update->index);
+    FB_FREE(update->f32);
+    FB_FREE(update->grid);
+    memset(update, 0, sizeof *update);
+}
+
+static fb_status reserve(fb_update *update)
+{
+    if (update->count != update->n)
+        FB_TRY(FB_ALLOC(update->index, update->count, "indices of an update"));
+    if (update->kind == FB_VALUES_F32)
+        return FB_ALLOC(update->f32, update->count, "values of an update");
+    return FB_ALLOC(update->grid, update->count, "values of an update");
+}
+
+fb_status fb_update_reserve(fb_update *update, int64_t n, int64_t count, fb_value_kind kind)
+{
+    FB_ASSERT(0 <= count && count <= n);
+    fb_update_free(update);
+    update->n = n;
+    update->count = count;
+    update->kind = kind;
+    const fb_status status = reserve(update);
+    if (status != FB_OK)
+        fb_update_free(update);
+    return status;
+}
