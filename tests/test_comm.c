@@ -297,7 +297,7 @@ static void leave_with_pending_sends(fb_comm **comm)
     fb_comm_destroy(comm);
 }
 
-static int run_tests(fb_comm *comm)
+static int run_all(fb_comm *comm)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_broadcast, comm), cmocka_unit_test_prestate(test_gather, comm),
@@ -324,12 +324,12 @@ int main(void)
         size = fb_comm_size(comm);
         if (fb_comm_rank(comm) != 0 && !freopen("/dev/null", "w", stdout))
             return 1;
-        failed += run_tests(comm);
+        failed += run_all(comm);
         leave_with_pending_sends(&comm);
     }
     if (size == 1) {
         must(fb_comm_self_create(&comm));
-        failed += run_tests(comm);
+        failed += run_all(comm);
         leave_with_pending_sends(&comm);
     }
     if (fb_mem_live_blocks() != 0) {
