@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * manifest.csv of a shard folder. The hospitals are numbered in the order in which the manifest first names them.
+ */
+#include "data/shard.h"
+
+#include "core/file.h"
+#include "core/mem.h"
+#include "data/checksums.h"
+#include "data/csv.h"
+#include "data/shard_h5.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MANIFEST "manifest.csv"
+
+/* The hospital called `name`, added when it is new. */
+static fb_status find_hospital(fb_cohort *cohort, const char *name, fb_cohort_hospital **out)
+{
+    for (int i = 0; i < cohort->hospital_count; i++) {
+        *out = &cohort->hospitals[i];
+        if (strcmp((*out)->name, name) == 0)
+            return FB_OK;
+    }
+    if (strlen(name) >= FB_SUBJECT_CHARS)
+        return FB_FAIL("hospital \"%s\": the name is longer than %d characters", name, FB_SUBJECT_CHARS - 1);
+    FB_TRY(fb_mem_resize(&cohort->hospitals, cohort->hospital_count + 1, sizeof *cohort->hospitals, "hospitals"));
+    *out = &cohort->hospitals[cohort->hospital_count];
+    strcpy((*out)->name, name);
+    snprintf((*out)->file, sizeof(*out)->file, FB_SHARD_HOSPITAL_FILE, cohort->hospital_count);
+    cohort->hospital_count++;
+    return FB_OK;
+}
+
+static fb_status count_case(fb_cohort *cohort, const char *hospital, const char *split)
+{
+    fb_split kind = FB_SPLIT_TRAIN;
+    fb_cohort_hospital *found = NULL;
+    FB_TRY(fb_split_parse(split, &kind));
+    if (kind == FB_SPLIT_TEST) {
+        cohort->test_cases++;
+        return FB_OK;
+    }
+    FB_TRY(find_hospital(cohort, hospital, &found));
+    *(kind == FB_SPLIT_TRAIN ? &found->train_cases : &found->validation_cases) += 1;
+    return FB_OK;
+}
+
+static fb_status count_cases(fb_cohort *cohort, const char *path, const fb_csv *manifest)
+{
+    int hospital = 0, split = 0;
+    FB_TRY(fb_csv_need(manifest, "hospital", &hospital));
+    FB_TRY(fb_csv_need(manifest, "split", &split));
+    for (int64_t row = 0; row < fb_csv_rows(manifest); row++) {
+        const fb_status status =
+            count_case(cohort, fb_csv_get(manifest, row, hospital), fb_csv_get(manifest, row, split));
+        FB_TRY(fb_error_context(status, "%s:%lld", path, (long long)fb_csv_line(row)));
+    }
+    return FB_OK;
+}
+
+static fb_status check_hospitals(const fb_cohort *cohort, const char *folder, const char *path)
+{
+    char file[FB_PATH_CHARS];
+    if (cohort->hospital_count == 0)
+        return FB_FAIL("%s: no hospital has a case", path);
+    for (int i = 0; i < cohort->hospital_count; i++) {
+        const fb_cohort_hospital *hospital = &cohort->hospitals[i];
+        FB_TRY(fb_path_join(file, folder, hospital->file));
+        if (hospital->train_cases == 0)
+            return FB_FAIL("%s: hospital %s has no train case; give it one or leave it out, then run brats-split again",
+                           path, hospital->name);
+        if (!fb_file_exists(file))
+            return FB_FAIL("%s: the shard of hospital %s is missing; copy it again or run brats-split again", file,
+                           hospital->name);
+    }
+    FB_TRY(fb_path_join(file, folder, FB_SHARD_TEST_FILE));
+    return fb_file_exists(file) ? FB_OK : FB_FAIL("%s: the test shard is missing; copy it again", file);
+}
+
+static fb_status load(fb_cohort *cohort, const char *folder)
+{
+    char path[FB_PATH_CHARS];
+    fb_csv *manifest = NULL;
+    fb_status status = FB_OK;
+    FB_TRY(fb_path_join(path, folder, MANIFEST));
+    if (!fb_folder_exists(folder))
+        return FB_FAIL("%s: there is no such folder; brats-split makes it", folder);
+    FB_TRY(fb_csv_read(path, &manifest));
+    FB_TRY_GOTO(status, count_cases(cohort, path, manifest), done);
+    FB_TRY_GOTO(status, fb_checksums_verify(folder, MANIFEST), done);
+    FB_TRY_GOTO(status, fb_checksums_identity(folder, cohort->sha256), done);
+    status = check_hospitals(cohort, folder, path);
+done:
+    fb_csv_free(&manifest);
+    return status;
+}
+
+fb_status fb_cohort_open(const char *folder, fb_cohort **out)
+{
+    fb_cohort *cohort = NULL;
+    FB_TRY(FB_ALLOC(cohort, 1, "cohort"));
+    fb_status status = load(cohort, folder);
+    if (status != FB_OK)
+        fb_cohort_close(&cohort);
+    *out = cohort;
+    return status;
+}
+
+void fb_cohort_close(fb_cohort **cohort)
+{
+    if (!*cohort)
+        return;
+    FB_FREE((*cohort)->hospitals);
+    FB_FREE(*cohort);
+}
