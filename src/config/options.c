@@ -133,12 +133,12 @@ fb_status fb_options_preset(fb_options *options, const char *name, const char *t
     return set(options, name, text, FROM_PRESET, where);
 }
 
-/* What libinih's callback needs: it is told neither the file nor, in this build, the line. */
+/* What libinih's callbacks need: in Debian's build they are told neither the file nor the line. */
 typedef struct file_reader {
     fb_options *options;
     const char *path;
     FILE *file;
-    int line;
+    int line, failed_line;
     fb_status status;
 } file_reader;
 
@@ -163,12 +163,13 @@ static int on_value(void *user, const char *section, const char *key, const char
     snprintf(name, sizeof name, "%s%s%s", section, section[0] ? "." : "", key);
     snprintf(where, sizeof where, "%s:%d", reader->path, reader->line);
     reader->status = set(reader->options, name, text ? text : "", FROM_FILE, where);
+    reader->failed_line = reader->line;
     return 1;
 }
 
 fb_status fb_options_read_ini(fb_options *options, const char *path)
 {
-    file_reader reader = {options, path, fopen(path, "r"), 0, FB_OK};
+    file_reader reader = {options, path, fopen(path, "r"), 0, 0, FB_OK};
     if (!reader.file)
         return FB_USAGE("%s: cannot open the configuration; give the path of an existing INI file", path);
     const int bad_line = ini_parse_stream(read_line, &reader, on_value, &reader);
@@ -178,8 +179,10 @@ fb_status fb_options_read_ini(fb_options *options, const char *path)
         fb_error_free(&reader.status);
         return FB_USAGE("%s: cannot read the configuration", path);
     }
-    if (bad_line != 0 && reader.status == FB_OK)
+    if (bad_line != 0 && (reader.status == FB_OK || bad_line < reader.failed_line)) {
+        fb_error_free(&reader.status);
         return FB_USAGE("%s:%d: neither [section] nor key = value nor a comment", path, bad_line);
+    }
     return reader.status;
 }
 
