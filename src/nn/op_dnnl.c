@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The fast CPU backend: convolutions by oneDNN, everything else by nn/kernels. Activations are handed to oneDNN as
+ * "ndhwc", never "any": with 8 channels "any" pads to 16-wide blocks and sends the weight gradient to im2col + GEMM, 4
+ * to 13 times slower. Weights are "any" and reordered from and to the caller's (O, I, D, H, W); they are small.
+ *
+ * Written for the operation descriptors of oneDNN 2.x, which only describe() and create_convolution() touch.
+ */
+#include "core/mem.h"
+#include "nn/kernels.h"
+#include "nn/op.h"
+
+#include <dnnl.h>
+#include <dnnl_debug.h>
+#include <omp.h>
+
+#define DNNL_TRY(call)                                                                                                 \
+    do {                                                                                                               \
+        const dnnl_status_t dnnl_try_status_ = (call);                                                                 \
+        if (dnnl_try_status_ != dnnl_success)                                                                          \
+            return FB_FAIL("oneDNN: %s: %s", #call, dnnl_status2str(dnnl_try_status_));                                \
+    } while (0)
+
+enum { NDIMS = 5 }; /* (N, C, D, H, W) of an activation, (O, I, D, H, W) of a weight: oneDNN's logical order */
+
+typedef enum direction { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHTS, DIRECTIONS } direction;
+typedef enum tensor { INPUT, WEIGHTS, OUTPUT, TENSORS } tensor; /* of the convolution; their gradients going backward */
+
+static const int exec_arg[DIRECTIONS][TENSORS] = {
+    {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+    {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST},
+    {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST},
+};
+
+/* One direction of a convolution. */
+typedef struct pass {
+    dnnl_primitive_t primitive;
+    dnnl_memory_t memory[TENSORS]; /* handles of the activations are set at every call */
+    dnnl_primitive_t reorder;      /* caller's weights -> packed, or packed -> caller's weight gradient */
+    float *packed;                 /* weights as the primitive wants them */
+} pass;
+
+struct fb_conv {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    dnnl_memory_t plain; /* weights or their gradient as the caller has them */
+    pass passes[DIRECTIONS];
+};
+
+/* --- set-up
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static int64_t out_extent(const fb_conv_shape *shape, int axis)
+{
+    return (shape->in[axis] + shape->stride - 1) / shape->stride;
+}
+
+static fb_status check_shape(const fb_conv_shape *s)
+{
+    if ((s->kernel != 1 && s->kernel != 3) || (s->stride != 1 && s->stride != 2))
+        return FB_FAIL("convolution: kernel %d with stride %d is not supported; kernel 1 or 3, stride 1 or 2",
+                       s->kernel, s->stride);
+    if (s->c_in < 1 || s->c_out < 1 || s->in[0] < 1 || s->in[1] < 1 || s->in[2] < 1)
+        return FB_FAIL("convolution: input %lld x %lld x %lld, channels %lld to %lld: all must be at least 1",
+                       (long long)s->in[0], (long long)s->in[1], (long long)s->in[2], (long long)s->c_in,
+                       (long long)s->c_out);
+    return FB_OK;
+}
+
+/* Memory descriptors of input, weights and output; weights with format `weights_tag`. */
+static fb_status describe(const fb_conv_shape *s, dnnl_format_tag_t weights_tag, dnnl_memory_desc_t desc[TENSORS])
+{
+    const dnnl_dims_t input = {1, s->c_in, s->in[0], s->in[1], s->in[2]};
+    const dnnl_dims_t weights = {s->c_out, s->c_in, s->kernel, s->kernel, s->kernel};
+    const dnnl_dims_t output = {1, s->c_out, out_extent(s, 0), out_extent(s, 1), out_extent(s, 2)};
+    DNNL_TRY(dnnl_memory_desc_init_by_tag(&desc[INPUT], NDIMS, input, dnnl_f32, dnnl_ndhwc));
+    DNNL_TRY(dnnl_memory_desc_init_by_tag(&desc[WEIGHTS], NDIMS, weights, dnnl_f32, weights_tag));
+    DNNL_TRY(dnnl_memory_desc_init_by_tag(&desc[OUTPUT], NDIMS, output, dnnl_f32, dnnl_ndhwc));
+    return FB_OK;
+}
+
+/* Picks the implementation of one direction. `forward` is the forward one, which going backward is a hint. */
+static fb_status create_convolution(const fb_conv_shape *s, direction dir, dnnl_engine_t engine,
+                                    const_dnnl_primitive_desc_t forward, dnnl_primitive_desc_t *out)
+{
+    dnnl_memory_desc_t desc[TENSORS];
+    FB_TRY(describe(s, dnnl_format_tag_any, desc));
+    const dnnl_dim_t pad = s->kernel / 2;
+    const dnnl_dims_t strides = {s->stride, s->stride, s->stride}, pads = {pad, pad, pad};
+    dnnl_convolution_desc_t operation;
+    if (dir == FORWARD)
+        DNNL_TRY(dnnl_convolution_forward_desc_init(&operation, dnnl_forward_training, dnnl_convolution_direct,
+                                                    &desc[INPUT], &desc[WEIGHTS], NULL, &desc[OUTPUT], strides, pads,
+                                                    pads));
+    else if (dir == BACKWARD_DATA)
+        DNNL_TRY(dnnl_convolution_backward_data_desc_init(&operation, dnnl_convolution_direct, &desc[INPUT],
+                                                          &desc[WEIGHTS], &desc[OUTPUT], strides, pads, pads));
+    else
+        DNNL_TRY(dnnl_convolution_backward_weights_desc_init(&operation, dnnl_convolution_direct, &desc[INPUT],
+                                                             &desc[WEIGHTS], NULL, &desc[OUTPUT], strides, pads, pads));
+    DNNL_TRY(dnnl_primitive_desc_create(out, &operation, NULL, engine, forward));
+    return FB_OK;
+}
+
+/* Weights: allocates them in the implementation's layout and makes the reorder from or to the caller's. */
+static fb_status create_packed(fb_conv *conv, direction dir, pass *p, const dnnl_memory_desc_t *plain,
+                               const dnnl_memory_desc_t *packed)
+{
+    FB_TRY(fb_mem_alloc(&p->packed, (int64_t)dnnl_memory_desc_get_size(packed), 1, "convolution weights"));
+    DNNL_TRY(dnnl_memory_create(&p->memory[WEIGHTS], packed, conv->engine, p->packed));
+    const dnnl_memory_desc_t *from = dir == BACKWARD_WEIGHTS ? packed : plain;
+    const dnnl_memory_desc_t *to = dir == BACKWARD_WEIGHTS ? plain : packed;
+    dnnl_primitive_desc_t pd = NULL;
+    DNNL_TRY(dnnl_reorder_primitive_desc_create(&pd, from, conv->engine, to, conv->engine, NULL));
+    const dnnl_status_t created = dnnl_primitive_create(&p->reorder, pd);
+    DNNL_TRY(dnnl_primitive_desc_destroy(pd));
+    DNNL_TRY(created);
+    return FB_OK;
+}
+
+static fb_status create_pass(fb_conv *conv, direction dir, const_dnnl_primitive_desc_t pd,
+                             const dnnl_memory_desc_t plain[TENSORS])
+{
+    pass *p = &conv->passes[dir];
+    const dnnl_query_t what = dir == BACKWARD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md;
+    FB_TRY(create_packed(conv, dir, p, &plain[WEIGHTS], dnnl_primitive_desc_query_md(pd, what, 0)));
+    DNNL_TRY(dnnl_memory_create(&p->memory[INPUT], &plain[INPUT], conv->engine, DNNL_MEMORY_NONE));
+    DNNL_TRY(dnnl_memory_create(&p->memory[OUTPUT], &plain[OUTPUT], conv->engine, DNNL_MEMORY_NONE));
+    DNNL_TRY(dnnl_primitive_create(&p->primitive, pd));
+    return FB_OK;
+}
+
+static fb_status create_all(fb_conv *conv, const fb_conv_shape *shape)
+{
+    dnnl_memory_desc_t plain[TENSORS];
+    dnnl_primitive_desc_t pd[DIRECTIONS] = {NULL};
+    fb_status status = FB_OK;
+    FB_TRY(describe(shape, dnnl_oidhw, plain));
+    DNNL_TRY(dnnl_engine_create(&conv->engine, dnnl_cpu, 0));
+    DNNL_TRY(dnnl_stream_create(&conv->stream, conv->engine, dnnl_stream_default_flags));
+    DNNL_TRY(dnnl_memory_create(&conv->plain, &plain[WEIGHTS], conv->engine, DNNL_MEMORY_NONE));
+    for (direction dir = FORWARD; dir < DIRECTIONS && status == FB_OK; dir++) {
+        status = create_convolution(shape, dir, conv->engine, pd[FORWARD], &pd[dir]);
+        if (status == FB_OK)
+            status = create_pass(conv, dir, pd[dir], plain);
+    }
+    for (direction dir = FORWARD; dir < DIRECTIONS; dir++)
+        dnnl_primitive_desc_destroy(pd[dir]);
+    return status;
+}
+
+static void conv_destroy(fb_conv **conv)
+{
+    fb_conv *c = *conv;
+    if (!c)
+        return;
+    for (direction dir = FORWARD; dir < DIRECTIONS; dir++) {
+        pass *p = &c->passes[dir];
+        dnnl_primitive_destroy(p->primitive);
+        dnnl_primitive_destroy(p->reorder);
+        for (tensor t = INPUT; t < TENSORS; t++)
+            dnnl_memory_destroy(p->memory[t]);
+        FB_FREE(p->packed);
+    }
+    dnnl_memory_destroy(c->plain);
+    dnnl_stream_destroy(c->stream);
+    dnnl_engine_destroy(c->engine);
+    FB_FREE(*conv);
+}
+
+static fb_status conv_create(const fb_conv_shape *shape, fb_conv **out)
+{
+    fb_conv *conv = NULL;
+    FB_TRY(check_shape(shape));
+    FB_TRY(FB_ALLOC(conv, 1, "convolution"));
+    fb_status status = create_all(conv, shape);
+    if (status != FB_OK)
+        conv_destroy(&conv);
+    *out = conv;
+    return fb_error_context(status, "convolution of %lld x %lld x %lld, channels %lld to %lld, kernel %d, stride %d",
+                            (long long)shape->in[0], (long long)shape->in[1], (long long)shape->in[2],
+                            (long long)shape->c_in, (long long)shape->c_out, shape->kernel, shape->stride);
+}
+
+/* --- execution
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static fb_status run_reorder(fb_conv *conv, pass *p, dnnl_memory_t from, dnnl_memory_t to)
+{
+    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+    DNNL_TRY(dnnl_primitive_execute(p->reorder, conv->stream, 2, args));
+    return FB_OK;
+}
+
+/* oneDNN's handles are not const; in each direction it writes only the one tensor that the caller passed as writable.
+ */
+static fb_status run_pass(fb_conv *conv, direction dir, const float *input, const float *output)
+{
+    pass *p = &conv->passes[dir];
+    DNNL_TRY(dnnl_memory_set_data_handle(p->memory[INPUT], (void *)(uintptr_t)input));
+    DNNL_TRY(dnnl_memory_set_data_handle(p->memory[OUTPUT], (void *)(uintptr_t)output));
+    dnnl_exec_arg_t args[TENSORS];
+    for (tensor t = INPUT; t < TENSORS; t++)
+        args[t] = (dnnl_exec_arg_t){exec_arg[dir][t], p->memory[t]};
+    DNNL_TRY(dnnl_primitive_execute(p->primitive, conv->stream, TENSORS, args));
+    return FB_OK;
+}
+
+static fb_status conv_load(fb_conv *conv, const float *w)
+{
+    DNNL_TRY(dnnl_memory_set_data_handle(conv->plain, (void *)(uintptr_t)w));
+    for (direction dir = FORWARD; dir <= BACKWARD_DATA; dir++) {
+        pass *p = &conv->passes[dir];
+        FB_TRY(run_reorder(conv, p, conv->plain, p->memory[WEIGHTS]));
+    }
+    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    return FB_OK;
+}
+
+static fb_status conv_fwd(fb_conv *conv, const float *x, float *y)
+{
+    FB_TRY(run_pass(conv, FORWARD, x, y));
+    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    return FB_OK;
+}
+
+static fb_status conv_bwd_data(fb_conv *conv, const float *dy, float *dx)
+{
+    FB_TRY(run_pass(conv, BACKWARD_DATA, dx, dy));
+    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    return FB_OK;
+}
+
+static fb_status conv_bwd_weights(fb_conv *conv, const float *x, const float *dy, float *dw)
+{
+    pass *p = &conv->passes[BACKWARD_WEIGHTS];
+    FB_TRY(run_pass(conv, BACKWARD_WEIGHTS, x, dy));
+    DNNL_TRY(dnnl_memory_set_data_handle(conv->plain, dw));
+    FB_TRY(run_reorder(conv, p, p->memory[WEIGHTS], conv->plain));
+    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    return FB_OK;
+}
+
+const fb_ops fb_ops_dnnl = {
+    .name = "dnnl",
+    .conv_create = conv_create,
+    .conv_destroy = conv_destroy,
+    .conv_load = conv_load,
+    .conv_fwd = conv_fwd,
+    .conv_bwd_data = conv_bwd_data,
+    .conv_bwd_weights = conv_bwd_weights,
+    .norm_relu_fwd = fb_kernels_norm_relu_fwd,
+    .norm_relu_bwd = fb_kernels_norm_relu_bwd,
+    .upsample_add_fwd = fb_kernels_upsample_add_fwd,
+    .upsample_bwd = fb_kernels_upsample_bwd,
+    .add = fb_kernels_add,
+};
+
+void fb_ops_set_threads(int threads)
+{
+    FB_ASSERT(threads >= 1);
+    omp_set_num_threads(threads);
+}
