@@ -225,7 +225,7 @@ $(BUILDDIR)/bench/bench_%: $(BUILDDIR)/bench/bench_%.o $(LIB)
 	$(call say,LD,$@)
 	$(call link,)
 
-.PRECIOUS: $(BUILDDIR)/%.o $(BUILDDIR)/tests/%.o $(BUILDDIR)/bench/%.o
+.PRECIOUS: $(BUILDDIR)/%.o $(BUILDDIR)/tests/test_%_double.o $(BUILDDIR)/tests/%.o $(BUILDDIR)/bench/%.o
 
 # --- the rest ----------------------------------------------------------------------------------------------------------------
 
