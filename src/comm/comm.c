@@ -36,6 +36,11 @@ const char *fb_comm_backend(const fb_comm *comm)
     return comm->ops->name;
 }
 
+const char *fb_comm_library(const fb_comm *comm)
+{
+    return comm->library;
+}
+
 fb_status fb_comm_broadcast(fb_comm *comm, void *buffer, int64_t size_bytes)
 {
     return comm->ops->broadcast(comm, buffer, size_bytes);

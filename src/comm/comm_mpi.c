@@ -4,7 +4,9 @@
 
 #include <limits.h>
 #include <mpi.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MESSAGE_TAG = 1 };
 
@@ -125,6 +127,16 @@ static fb_status mpi_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes
     return FB_OK;
 }
 
+/* "Open MPI v4.1.4": what stands before the first comma of the library's own text. */
+static void take_library_name(char *name, size_t chars)
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "unknown";
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    text[strcspn(text, ",\n")] = '\0';
+    snprintf(name, chars, "%.*s", (int)chars - 1, text);
+}
+
 static fb_status start(mpi_comm *self)
 {
     int provided = MPI_THREAD_SINGLE;
@@ -135,6 +147,7 @@ static fb_status start(mpi_comm *self)
                        provided, MPI_THREAD_FUNNELED);
     FB_TRY(check(MPI_Comm_dup(MPI_COMM_WORLD, &self->world), "MPI_Comm_dup"));
     FB_TRY(check(MPI_Comm_set_errhandler(self->world, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+    take_library_name(self->base.library, sizeof self->base.library);
     FB_TRY(check(MPI_Comm_rank(self->world, &self->base.rank), "MPI_Comm_rank"));
     return check(MPI_Comm_size(self->world, &self->base.size), "MPI_Comm_size");
 }

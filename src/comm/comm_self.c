@@ -56,7 +56,7 @@ fb_status fb_comm_self_create(fb_comm **out)
                                     .receive = self_receive};
     fb_comm *comm = NULL;
     FB_TRY(FB_ALLOC(comm, 1, "communicator"));
-    *comm = (fb_comm){.ops = &ops, .rank = 0, .size = 1};
+    *comm = (fb_comm){.ops = &ops, .rank = 0, .size = 1, .library = "none"};
     *out = comm;
     return FB_OK;
 }

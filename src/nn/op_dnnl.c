@@ -13,6 +13,7 @@
 #include <dnnl.h>
 #include <dnnl_debug.h>
 #include <omp.h>
+#include <stdio.h>
 
 #define DNNL_TRY(call)                                                                                                 \
     do {                                                                                                               \
@@ -260,4 +261,33 @@ void fb_ops_set_threads(int threads)
 {
     FB_ASSERT(threads >= 1);
     omp_set_num_threads(threads);
+}
+
+static const char *isa_name(dnnl_cpu_isa_t isa)
+{
+    switch ((int)isa) {
+    case dnnl_cpu_isa_sse41:
+        return "SSE4.1";
+    case dnnl_cpu_isa_avx:
+        return "AVX";
+    case dnnl_cpu_isa_avx2:
+        return "AVX2";
+    case dnnl_cpu_isa_avx512_core:
+        return "AVX-512";
+    case dnnl_cpu_isa_avx512_core_vnni:
+        return "AVX-512 VNNI";
+    case dnnl_cpu_isa_avx512_core_bf16:
+        return "AVX-512 BF16";
+    case dnnl_cpu_isa_avx512_core_amx:
+        return "AVX-512 AMX";
+    default:
+        return "another instruction set";
+    }
+}
+
+void fb_ops_describe(size_t chars, char *text)
+{
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(text, chars, "oneDNN %d.%d.%d, %s (0x%x)", version->major, version->minor, version->patch,
+             isa_name(dnnl_get_effective_cpu_isa()), (unsigned)dnnl_get_effective_cpu_isa());
 }
