@@ -136,25 +136,52 @@ static void one_window_is_one_forward(void **state)
     free_model(&m);
 }
 
-/* Smaller than the window on every axis: padded, segmented, and the padding cut away, bit for bit. */
+/* Padded to the next multiple, segmented, and the padding cut away, bit for bit. */
 static void padding_is_cropped(void **state)
 {
     (void)state;
     model m = make_model(0.5);
-    fb_volume *volume = make_volume(7, 5, 6);
+    fb_volume *volume = make_volume(7, 8, 7);
     float *x = new_floats(512 * FB_MODALITIES), *expected = new_floats(512 * FB_REGIONS);
     const float *logits = NULL;
     fb_volume_normalise(volume, window, x);
     assert_null(fb_segresnet_forward(m.net, m.w, x, NULL, expected));
     assert_null(fb_evaluator_logits(m.evaluator, m.w, volume, &logits));
-    for (int64_t v = 0; v < 7 * 5 * 6; v++) {
-        const int64_t at = (v / 30 * 8 + v / 6 % 5) * 8 + v % 6;
+    for (int64_t v = 0; v < 7 * 8 * 7; v++) {
+        const int64_t at = (v / 56 * 8 + v / 7 % 8) * 8 + v % 7;
         for (int r = 0; r < FB_REGIONS; r++)
             assert_true(logits[v * FB_REGIONS + r] == expected[at * FB_REGIONS + r]);
     }
     FB_FREE(x);
     FB_FREE(expected);
     fb_volume_destroy(&volume);
+    free_model(&m);
+}
+
+/* The window shrinks to a smaller case, and grows back for the next: no voxel of padding beyond the multiple. */
+static void window_shrinks_to_the_case(void **state)
+{
+    (void)state;
+    static const int64_t shape[3] = {8, 4, 6};
+    model m = make_model(0.5);
+    fb_segresnet *small = NULL;
+    fb_volume *volume = make_volume(shape[0], shape[1], shape[2]), *full = make_volume(8, 8, 8);
+    float *x = new_floats(512 * FB_MODALITIES), *expected = new_floats(512 * FB_REGIONS);
+    const float *logits = NULL;
+    assert_null(fb_segresnet_create(&spec, m.params, &fb_ops_ref, shape, 0, &small));
+    fb_volume_normalise(volume, shape, x);
+    assert_null(fb_segresnet_forward(small, m.w, x, NULL, expected));
+    assert_null(fb_evaluator_logits(m.evaluator, m.w, volume, &logits));
+    assert_memory_equal(logits, expected, 8 * 4 * 6 * FB_REGIONS * sizeof *logits);
+    fb_volume_normalise(full, window, x);
+    assert_null(fb_segresnet_forward(m.net, m.w, x, NULL, expected));
+    assert_null(fb_evaluator_logits(m.evaluator, m.w, full, &logits));
+    assert_memory_equal(logits, expected, 512 * FB_REGIONS * sizeof *logits);
+    FB_FREE(x);
+    FB_FREE(expected);
+    fb_segresnet_destroy(&small);
+    fb_volume_destroy(&volume);
+    fb_volume_destroy(&full);
     free_model(&m);
 }
 
@@ -316,6 +343,7 @@ int main(void)
         cmocka_unit_test(window_positions),
         cmocka_unit_test(one_window_is_one_forward),
         cmocka_unit_test(padding_is_cropped),
+        cmocka_unit_test(window_shrinks_to_the_case),
         cmocka_unit_test(sliding_window_is_the_average),
         cmocka_unit_test(counts_are_the_voxels),
         cmocka_unit_test(cases_do_not_leak_into_each_other),

@@ -14,9 +14,14 @@ typedef struct buffer {
 } buffer;
 
 struct fb_evaluator {
-    int64_t window[3], multiple;
+    fb_net_spec spec;
+    const fb_params *params; /* borrowed */
+    const fb_ops *ops;       /* borrowed */
+    int64_t limit[3];        /* the configured window */
+    int64_t window[3];       /* of the present case: the limit, or less where the padded case is smaller */
+    int64_t multiple;
     double overlap;
-    fb_segresnet *net;     /* owned; for the window */
+    fb_segresnet *net;     /* owned; for the window; NULL before the first case */
     float *x, *logits;     /* owned; of one window: (window, FB_MODALITIES), (window, FB_REGIONS) */
     buffer image, average; /* of the padded case: (padded, FB_MODALITIES), (padded, FB_REGIONS) */
     buffer cover;          /* (padded[0] + padded[1] + padded[2]) */
@@ -29,21 +34,21 @@ fb_status fb_evaluator_create(const fb_net_spec *spec, const fb_params *params, 
 {
     if (!(overlap >= 0.0 && overlap < 1.0))
         return FB_USAGE("eval.overlap: %g is outside [0, 1)", overlap);
+    const int64_t multiple = (int64_t)1 << (spec->levels - 1);
+    for (int axis = 0; axis < 3; axis++)
+        if (window[axis] < multiple || window[axis] % multiple != 0)
+            return FB_USAGE("eval.window: extent %lld in direction %c is not a positive multiple of %lld",
+                            (long long)window[axis], "DHW"[axis], (long long)multiple);
     fb_evaluator *e = NULL;
-    fb_status status = FB_OK;
     FB_TRY(FB_ALLOC(e, 1, "evaluator"));
-    memcpy(e->window, window, sizeof e->window);
-    e->multiple = (int64_t)1 << (spec->levels - 1);
+    e->spec = *spec;
+    e->params = params;
+    e->ops = ops;
+    e->multiple = multiple;
     e->overlap = overlap;
-    FB_TRY_GOTO(status, fb_segresnet_create(spec, params, ops, window, 0, &e->net), failed);
-    const int64_t voxels = fb_volume_voxels(window);
-    FB_TRY_GOTO(status, FB_ALLOC(e->x, voxels * FB_MODALITIES, "evaluation window"), failed);
-    FB_TRY_GOTO(status, FB_ALLOC(e->logits, voxels * FB_REGIONS, "evaluation logits"), failed);
+    memcpy(e->limit, window, sizeof e->limit);
     *out = e;
     return FB_OK;
-failed:
-    fb_evaluator_destroy(&e);
-    return fb_error_context(status, "eval.window");
 }
 
 void fb_evaluator_destroy(fb_evaluator **evaluator)
@@ -185,14 +190,30 @@ static void crop_padding(float *logits, const int64_t padded[3], const int64_t s
     }
 }
 
+/* The window for a case of this padded shape, and the network for that window: made anew only when the shape changes. */
+static fb_status fit_window(fb_evaluator *e, const int64_t padded[3])
+{
+    int64_t window[3];
+    for (int axis = 0; axis < 3; axis++)
+        window[axis] = padded[axis] < e->limit[axis] ? padded[axis] : e->limit[axis];
+    if (e->net && memcmp(window, e->window, sizeof window) == 0)
+        return FB_OK;
+    fb_segresnet_destroy(&e->net);
+    FB_FREE(e->x);
+    FB_FREE(e->logits);
+    memcpy(e->window, window, sizeof window);
+    const int64_t voxels = fb_volume_voxels(window);
+    FB_TRY(FB_ALLOC(e->x, voxels * FB_MODALITIES, "evaluation window"));
+    FB_TRY(FB_ALLOC(e->logits, voxels * FB_REGIONS, "evaluation logits"));
+    return fb_segresnet_create(&e->spec, e->params, e->ops, window, 0, &e->net);
+}
+
 fb_status fb_evaluator_logits(fb_evaluator *e, const float *w, const fb_volume *volume, const float **logits)
 {
     int64_t padded[3];
-    for (int axis = 0; axis < 3; axis++) {
+    for (int axis = 0; axis < 3; axis++)
         padded[axis] = (volume->shape[axis] + e->multiple - 1) / e->multiple * e->multiple;
-        if (padded[axis] < e->window[axis])
-            padded[axis] = e->window[axis];
-    }
+    FB_TRY(fit_window(e, padded));
     const int64_t voxels = fb_volume_voxels(padded);
     FB_TRY(reserve(&e->image, voxels * FB_MODALITIES, volume->subject));
     FB_TRY(reserve(&e->average, voxels * FB_REGIONS, volume->subject));
