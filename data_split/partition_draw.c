@@ -46,8 +46,14 @@ static int compare_candidates(const void *a, const void *b)
     return grade != 0 ? grade : (left->place > right->place) - (left->place < right->place);
 }
 
-/* Gives `wanted` of the hospital's n train cases to `split`: every (n / wanted)-th of the list by grade, random within
- * a grade, so that each grade gives its proportion, rounded down or up. */
+/* How many of the first i of n candidates are drawn: evenly spaced, from the middle of the first interval on. */
+static int64_t drawn_before(int64_t i, int64_t wanted, int64_t n)
+{
+    return (2 * i * wanted + n) / (2 * n);
+}
+
+/* Gives `wanted` of the hospital's n train cases to `split`, evenly spaced over the list by grade, random within a
+ * grade: so each grade gives its proportion, rounded down or up. */
 static fb_status draw(fb_partition *partition, const fb_cases *cases, const fb_rng *rng, int64_t n, int64_t wanted,
                       fb_split split)
 {
@@ -64,7 +70,7 @@ static fb_status draw(fb_partition *partition, const fb_cases *cases, const fb_r
         }
     qsort(list, (size_t)n, sizeof *list, compare_candidates);
     for (int64_t i = 0; i < n; i++)
-        if ((i + 1) * wanted / n > i * wanted / n)
+        if (drawn_before(i + 1, wanted, n) > drawn_before(i, wanted, n))
             partition->of_case[list[i].item].split = split;
 done:
     FB_FREE(place);

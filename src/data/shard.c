@@ -117,8 +117,9 @@ static fb_status open_file(fb_shard *shard)
     H5Pset_file_locking(access, 0, 1);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     shard->file = H5Fopen(shard->path, H5F_ACC_RDONLY, access);
+    fb_status status = shard->file >= 0 ? FB_OK : fb_shard_h5_fail(shard->path, "open", "the shard");
     H5Pclose(access);
-    return shard->file >= 0 ? FB_OK : fb_shard_h5_fail(shard->path, "open", "the shard");
+    return status;
 }
 
 static fb_status load(fb_shard *shard, const char *folder, const char *file)

@@ -17,7 +17,8 @@ enum { FB_SHARD_SCHEMA = 1, FB_SHARD_TEXT_CHARS = 128 };
 const char *fb_split_name(fb_split split); /* "train", "validation", "test" */
 fb_status fb_split_parse(const char *name, fb_split *split) FB_MUST_USE;
 
-/* An error for the HDF5 call that just failed: "path: cannot <what>: <HDF5's innermost reason>". */
+/* An error for the HDF5 call that just failed: "path: cannot <what> <name>: <HDF5's innermost reason>". Every further
+ * call, even a close, makes HDF5 forget the reason: build the error first. */
 fb_status fb_shard_h5_fail(const char *path, const char *what, const char *name) FB_MUST_USE;
 void fb_shard_h5_quiet(void); /* HDF5 prints nothing itself */
 

@@ -39,8 +39,9 @@ static fb_status make_group(const fb_shard_writer *writer, hid_t parent, const c
     if (ordered)
         H5Pset_link_creation_order(list, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
     *group = H5Gcreate2(parent, name, H5P_DEFAULT, list, H5P_DEFAULT);
+    fb_status status = *group >= 0 ? FB_OK : fb_shard_h5_fail(writer->temporary, "create the group", name);
     H5Pclose(list);
-    return *group >= 0 ? FB_OK : fb_shard_h5_fail(writer->temporary, "create the group", name);
+    return status;
 }
 
 static fb_status create_file(fb_shard_writer *writer, const char *hospital, int hospital_index)
@@ -49,9 +50,9 @@ static fb_status create_file(fb_shard_writer *writer, const char *hospital, int 
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     writer->file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    fb_status status = writer->file >= 0 ? FB_OK : fb_shard_h5_fail(path, "create", "the shard");
     H5Pclose(access);
-    if (writer->file < 0)
-        return fb_shard_h5_fail(path, "create", "the shard");
+    FB_TRY(status);
     FB_TRY(fb_shard_h5_put_int(writer->file, path, "schema_version", FB_SHARD_SCHEMA));
     FB_TRY(fb_shard_h5_put_text(writer->file, path, "hospital", hospital));
     FB_TRY(fb_shard_h5_put_int(writer->file, path, "hospital_index", hospital_index));
