@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The fast CPU backend: convolutions by oneDNN, everything else by nn/kernels. Activations are handed to oneDNN as
- * "ndhwc", never "any": with 8 channels "any" pads to 16-wide blocks and sends the weight gradient to im2col + GEMM, 4
- * to 13 times slower. Weights are "any" and reordered from and to the caller's (O, I, D, H, W); they are small.
+ * The fast CPU backend: convolutions by oneDNN or, with 8 channels, by nn/kernels_conv8; the rest by nn/kernels.
+ * Activations are handed to oneDNN as "ndhwc", never "any": with 8 channels "any" pads to 16-wide blocks and sends the
+ * weight gradient to im2col + GEMM, 4 to 13 times slower. Weights are "any" and reordered from and to the caller's (O,
+ * I, D, H, W); they are small.
  *
- * Written for the operation descriptors of oneDNN 2.x, which only describe() and create_convolution() touch.
+ * Written for oneDNN 2.x. In 3.x memory descriptors are handles and operation descriptors are gone: describe(),
+ * create_convolution() and the descriptor arguments of create_pass() and create_packed() would differ, the rest not.
  */
 #include "core/mem.h"
 #include "nn/kernels.h"
+#include "nn/kernels_conv8.h"
 #include "nn/op.h"
 
 #include <dnnl.h>
@@ -35,6 +38,7 @@ static const int exec_arg[DIRECTIONS][TENSORS] = {
 
 /* One direction of a convolution. */
 typedef struct pass {
+    int conv8; /* done by fb_conv8: of what follows only `packed` is there, its weights or its scratch */
     dnnl_primitive_t primitive;
     dnnl_memory_t memory[TENSORS]; /* handles of the activations are set at every call */
     dnnl_primitive_t reorder;      /* caller's weights -> packed, or packed -> caller's weight gradient */
@@ -42,6 +46,7 @@ typedef struct pass {
 } pass;
 
 struct fb_conv {
+    fb_conv_shape shape;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     dnnl_memory_t plain; /* weights or their gradient as the caller has them */
@@ -131,6 +136,21 @@ static fb_status create_pass(fb_conv *conv, direction dir, const_dnnl_primitive_
     return FB_OK;
 }
 
+/* Backward data is a convolution too, of dy into the input's channels. */
+static int conv8_does(const fb_conv_shape *s, direction dir)
+{
+    if (!FB_CONV8_FAST || s->kernel != 3 || s->stride != 1 || s->c_out != 8 || !fb_conv8_can(s->in, s->c_in))
+        return 0;
+    return dir != BACKWARD_DATA || s->c_in == 8;
+}
+
+static fb_status create_conv8(pass *p, direction dir)
+{
+    const int64_t chunks = dir == BACKWARD_WEIGHTS ? FB_CONV8_MAX_CHUNKS : 1;
+    p->conv8 = 1;
+    return FB_ALLOC(p->packed, chunks * FB_CONV8_PACKED, "convolution weights");
+}
+
 static fb_status create_all(fb_conv *conv, const fb_conv_shape *shape)
 {
     dnnl_memory_desc_t plain[TENSORS];
@@ -143,7 +163,8 @@ static fb_status create_all(fb_conv *conv, const fb_conv_shape *shape)
     for (direction dir = FORWARD; dir < DIRECTIONS && status == FB_OK; dir++) {
         status = create_convolution(shape, dir, conv->engine, pd[FORWARD], &pd[dir]);
         if (status == FB_OK)
-            status = create_pass(conv, dir, pd[dir], plain);
+            status =
+                conv8_does(shape, dir) ? create_conv8(&conv->passes[dir], dir) : create_pass(conv, dir, pd[dir], plain);
     }
     for (direction dir = FORWARD; dir < DIRECTIONS; dir++)
         dnnl_primitive_desc_destroy(pd[dir]);
@@ -174,6 +195,7 @@ static fb_status conv_create(const fb_conv_shape *shape, fb_conv **out)
     fb_conv *conv = NULL;
     FB_TRY(check_shape(shape));
     FB_TRY(FB_ALLOC(conv, 1, "convolution"));
+    conv->shape = *shape;
     fb_status status = create_all(conv, shape);
     if (status != FB_OK)
         conv_destroy(&conv);
@@ -190,6 +212,7 @@ static fb_status run_reorder(fb_conv *conv, pass *p, dnnl_memory_t from, dnnl_me
 {
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
     DNNL_TRY(dnnl_primitive_execute(p->reorder, conv->stream, 2, args));
+    DNNL_TRY(dnnl_stream_wait(conv->stream));
     return FB_OK;
 }
 
@@ -204,42 +227,58 @@ static fb_status run_pass(fb_conv *conv, direction dir, const float *input, cons
     for (tensor t = INPUT; t < TENSORS; t++)
         args[t] = (dnnl_exec_arg_t){exec_arg[dir][t], p->memory[t]};
     DNNL_TRY(dnnl_primitive_execute(p->primitive, conv->stream, TENSORS, args));
+    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    return FB_OK;
+}
+
+static fb_status load_pass(fb_conv *conv, direction dir, const float *w)
+{
+    pass *p = &conv->passes[dir];
+    if (!p->conv8)
+        return run_reorder(conv, p, conv->plain, p->memory[WEIGHTS]);
+    if (dir == FORWARD)
+        fb_conv8_pack(conv->shape.c_in, w, p->packed);
+    else
+        fb_conv8_pack_transposed(w, p->packed);
     return FB_OK;
 }
 
 static fb_status conv_load(fb_conv *conv, const float *w)
 {
     DNNL_TRY(dnnl_memory_set_data_handle(conv->plain, (void *)(uintptr_t)w));
-    for (direction dir = FORWARD; dir <= BACKWARD_DATA; dir++) {
-        pass *p = &conv->passes[dir];
-        FB_TRY(run_reorder(conv, p, conv->plain, p->memory[WEIGHTS]));
-    }
-    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    FB_TRY(load_pass(conv, FORWARD, w));
+    FB_TRY(load_pass(conv, BACKWARD_DATA, w));
     return FB_OK;
 }
 
 static fb_status conv_fwd(fb_conv *conv, const float *x, float *y)
 {
-    FB_TRY(run_pass(conv, FORWARD, x, y));
-    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    const pass *p = &conv->passes[FORWARD];
+    if (!p->conv8)
+        return run_pass(conv, FORWARD, x, y);
+    fb_conv8_apply(conv->shape.in, conv->shape.c_in, p->packed, x, y);
     return FB_OK;
 }
 
 static fb_status conv_bwd_data(fb_conv *conv, const float *dy, float *dx)
 {
-    FB_TRY(run_pass(conv, BACKWARD_DATA, dx, dy));
-    DNNL_TRY(dnnl_stream_wait(conv->stream));
+    const pass *p = &conv->passes[BACKWARD_DATA];
+    if (!p->conv8)
+        return run_pass(conv, BACKWARD_DATA, dx, dy);
+    fb_conv8_apply(conv->shape.in, conv->shape.c_out, p->packed, dy, dx);
     return FB_OK;
 }
 
 static fb_status conv_bwd_weights(fb_conv *conv, const float *x, const float *dy, float *dw)
 {
     pass *p = &conv->passes[BACKWARD_WEIGHTS];
+    if (p->conv8) {
+        fb_conv8_bwd_weights(conv->shape.in, conv->shape.c_in, x, dy, p->packed, dw);
+        return FB_OK;
+    }
     FB_TRY(run_pass(conv, BACKWARD_WEIGHTS, x, dy));
     DNNL_TRY(dnnl_memory_set_data_handle(conv->plain, dw));
-    FB_TRY(run_reorder(conv, p, p->memory[WEIGHTS], conv->plain));
-    DNNL_TRY(dnnl_stream_wait(conv->stream));
-    return FB_OK;
+    return run_reorder(conv, p, p->memory[WEIGHTS], conv->plain);
 }
 
 const fb_ops fb_ops_dnnl = {
