@@ -66,7 +66,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
 LIB := $(BUILDDIR)/libfedbrats.a
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 # The network again in double precision: the oracle of the gradient tests.
-DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c src/nn/kernels.c src/nn/metric.c,$(wildcard src/nn/*.c))
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 TEST_SRC := $(wildcard tests/test_*.c)

@@ -6,7 +6,7 @@
 #include "golden_check.h"
 
 static const double limit = 1e-4;
-static const fb_ops *const backends[] = {&fb_ops_ref};
+static const fb_ops *const backends[] = {&fb_ops_ref, &fb_ops_dnnl};
 enum { BACKENDS = sizeof backends / sizeof backends[0] };
 
 static void small_network(void **state)

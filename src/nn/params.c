@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BLOCKS_MAX = 64, FILTERS_MAX = 1024, BLOCK_TENSORS = 6 };
+enum { BLOCKS_MAX = 64, CHANNELS_MAX = 512, BLOCK_TENSORS = 6 };
 
 static fb_status check_blocks(const char *what, const int64_t *blocks, int levels)
 {
@@ -22,12 +22,16 @@ static fb_status check_blocks(const char *what, const int64_t *blocks, int level
 
 static fb_status check_spec(const fb_net_spec *spec)
 {
-    if (spec->filters < FB_NORM_GROUPS || spec->filters > FILTERS_MAX || spec->filters % FB_NORM_GROUPS != 0)
+    if (spec->filters < FB_NORM_GROUPS || spec->filters > CHANNELS_MAX || spec->filters % FB_NORM_GROUPS != 0)
         return FB_FAIL("model.filters: %lld; it must be a multiple of %d (the groups of GroupNorm) up to %d",
-                       (long long)spec->filters, FB_NORM_GROUPS, FILTERS_MAX);
+                       (long long)spec->filters, FB_NORM_GROUPS, CHANNELS_MAX);
     if (spec->levels < 1 || spec->levels > FB_LEVELS_MAX)
         return FB_FAIL("model: %d resolution levels (entries of blocks_down); it must be 1 to %d", spec->levels,
                        FB_LEVELS_MAX);
+    if (spec->filters << (spec->levels - 1) > CHANNELS_MAX)
+        return FB_FAIL("model.filters: %lld with %d levels gives %lld channels at the deepest; the limit is %d",
+                       (long long)spec->filters, spec->levels, (long long)spec->filters << (spec->levels - 1),
+                       CHANNELS_MAX);
     FB_TRY(check_blocks("model.blocks_down", spec->blocks_down, spec->levels));
     FB_TRY(check_blocks("model.blocks_up", spec->blocks_up, spec->levels - 1));
     if (!(spec->dropout >= 0.0 && spec->dropout < 1.0))

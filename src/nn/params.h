@@ -32,7 +32,8 @@ typedef struct fb_params {
     fb_tensor_info *tensors; /* owned; (tensor_count) in MONAI's order */
 } fb_params;
 
-/* Errors: filters not a positive multiple of FB_NORM_GROUPS, levels or block counts out of range (all named). */
+/* Errors: filters not a positive multiple of FB_NORM_GROUPS, levels, channels, block counts or dropout out of range
+ * (all named). */
 fb_status fb_params_create(const fb_net_spec *spec, fb_params **out) FB_MUST_USE;
 void fb_params_destroy(fb_params **params);
 

@@ -15,19 +15,20 @@
 
 typedef struct fb_segresnet fb_segresnet;
 
-/* `shape` (D, H, W) is the input window: each extent a positive multiple of 2^(levels-1). With training == 0 backward is
- * unavailable and activations are reused. ops is borrowed. Errors: shape not divisible (named), backend, memory. */
+/* `shape` (D, H, W) is the input window: each extent a positive multiple of 2^(levels-1). With training == 0 backward
+ * is unavailable and activations are reused. ops is borrowed. Errors: shape not divisible (named), backend, memory. */
 fb_status fb_segresnet_create(const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
                               const int64_t shape[3], int training, fb_segresnet **out) FB_MUST_USE;
 void fb_segresnet_destroy(fb_segresnet **net);
 
-/* x (D, H, W, FB_IMAGE_CHANNELS) -> logits (D, H, W, FB_REGIONS). w (params->count) must stay unchanged until the
+/* x (D, H, W, FB_IMAGE_CHANNELS) -> logits (D, H, W, FB_REGIONS). w (params->count) and x must stay unchanged until the
  * matching backward. dropout_scale (filters): factor of each channel after the first convolution, 0 for dropped and
  * 1/(1-p) for kept ones; NULL for none. */
 fb_status fb_segresnet_forward(fb_segresnet *net, const fb_real *w, const fb_real *x, const fb_real *dropout_scale,
                                fb_real *logits) FB_MUST_USE;
 
-/* Gradient of the last forward: dlogits (D, H, W, FB_REGIONS) -> gradient (params->count), overwritten. */
+/* Gradient of the last forward: dlogits (D, H, W, FB_REGIONS) -> gradient (params->count), overwritten. Uses up the
+ * activations: once for each forward. Errors: no forward before, made without training. */
 fb_status fb_segresnet_backward(fb_segresnet *net, const fb_real *dlogits, fb_real *gradient) FB_MUST_USE;
 
 int64_t fb_segresnet_activation_bytes(const fb_segresnet *net); /* what the object holds */

@@ -19,6 +19,7 @@ from monai.networks.nets import SegResNet
 HERE = os.path.dirname(os.path.abspath(__file__))
 SAMPLES = 64  # strided entries of each gradient tensor
 STEPS = 10  # of Adam
+torch.set_num_threads(1)  # the same bits every time
 
 
 def uniform(seed, count):
@@ -125,6 +126,15 @@ def case(name, filters, down, up, shape, mask=None, empty_et=False, logit_stride
     write(name, records)
 
 
+def write_names():
+    """The table of parameters of the full network with 8 filters: a line "name d0 d1 ..." a tensor."""
+    state = make_net(8, (1, 2, 2, 4), (1, 1, 1), None).state_dict()
+    with open(os.path.join(HERE, "names.txt"), "w", encoding="utf-8") as file:
+        for name, values in state.items():
+            file.write(" ".join([name, *map(str, values.shape)]) + "\n")
+
+
+write_names()
 case("small.bin", 8, (1, 2), (1,), (8, 8, 16), everything=True)
 case("mask.bin", 8, (1, 2), (1,), (8, 8, 16), mask=[1.25, 0, 1.25, 1.25, 1.25, 0, 1.25, 1.25], empty_et=True,
      logit_stride=5)
