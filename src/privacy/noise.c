@@ -10,14 +10,19 @@
  * alias method from a table of 64-bit integers. A random sign follows; (minus, 0) is drawn again, which leaves 0 its
  * probability. Of the 64 bits that an alias cut is compared with, 8 decide but for one draw in 256.
  *
- * Error of a draw in total variation, with u = 2^-64, half an ulp of the long double that the weights are computed in:
- *   exponent i * t, t = 256^j / s: 2u relative, and expl 2 ulp (glibc states 1): weight i is off by (2 i t + 4) u,
- * which averages to at most 6u, as E[i t] = t / (e^t - 1) <= 1; the sum S of the weights, added exactly, by as much and
- * u of its conversion; the quotient by u; rounding 256 weights down to multiples of 2^-72 by u. Together 15u in L1
- * norm; making the sum exact on weight 0 at most doubles this, total variation is half of it: 15u for a digit. Digits
- * left out: P(G >= 256^digits) <= e^-48 < u/32. Digit 7 ends at 63: P(G >= 2^62) <= e^-64. Conditioning on what is not
- * drawn again divides by its probability (1 + a) / 2: at least 1/2 with one digit, 0.91 with two to seven (s > 5.3), 1
- * - 2^-50 with eight. The maximum, 121u with eight digits, is below 2^-57 = 128u.
+ * Error of a draw in total variation, in units of u = 2^-64, half an ulp of the long double of the weights:
+ *
+ *   - t = 256^j / s and i * t are off by 2u, relatively, and expl by 2 ulp (glibc states 1): weight i by (2 i t + 4) u,
+ *     on average 6u, because E[i t] = t / (e^t - 1) <= 1. Their sum, added exactly, by 6u, its conversion by u, the
+ *     quotient by u, rounding 256 of them down to multiples of 2^-72 by u: 15u in L1 norm.
+ *
+ *   - Putting what the sum lacks on weight 0 at most doubles this; total variation is half of it: 15u for a digit.
+ *
+ *   - Digits left out: P(G >= 256^digits) <= e^-48 < u / 32. Digit 7 ends at 63: P(G >= 2^62) <= e^-64.
+ *
+ *   - Leaving out (minus, 0) divides the distance by the probability of the rest, (1 + a) / 2: at least 1/2 with one
+ *     digit, 0.91 with two to seven (s > 5.3), 1 - 2^-50 with eight. The maximum, 121u with eight digits, is below
+ *     2^-57 = 128u.
  */
 #include "privacy/noise.h"
 
@@ -120,11 +125,11 @@ static void weigh_digit(long double t, int values, wide weight[256])
     wide sum = 0, total = 0;
     for (int i = 0; i < 256; i++) {
         share[i] = i < values ? expl(-(long double)i * t) : 0.0L;
-        sum += (wide)ldexpl(share[i], 100);
+        sum += (wide)(share[i] * 0x1p100L);
     }
-    const long double unit = ldexpl((long double)sum, -100);
+    const long double unit = (long double)sum * 0x1p-100L;
     for (int i = 0; i < 256; i++) {
-        weight[i] = (wide)ldexpl(share[i] / unit, 72);
+        weight[i] = (wide)(share[i] / unit * 0x1p72L);
         total += weight[i];
     }
     weight[0] += ((wide)1 << 72) - total; /* wraps where the total is above */
