@@ -6,8 +6,8 @@
  * committed rounds are readable. The file is made under PATH.tmp, renamed to PATH once its structure is on disk;
  * its attribute `status` says running, complete or failed.
  *
- * Dimensions: share_fraction, epsilon, seed (numbers) and select, mechanism, algorithm, mode (text), each of length 1, so
- * that xarray's combine_by_coords of a sweep's files gives the grid; then round, hospital, region.
+ * Dimensions: share_fraction, epsilon, seed (numbers) and select, mechanism, algorithm, mode (text), each of length 1,
+ * so that xarray's combine_by_coords of a sweep's files gives the grid; then round, hospital, region.
  */
 #pragma once
 
