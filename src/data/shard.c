@@ -134,7 +134,7 @@ static fb_status load(fb_shard *shard, const char *folder, const char *file)
 fb_status fb_shard_open(const char *folder, const char *file, int64_t cache_bytes, fb_shard **out)
 {
     fb_shard *shard = NULL;
-    fb_shard_h5_quiet();
+    fb_shard_h5_start();
     FB_TRY(FB_ALLOC(shard, 1, "shard"));
     shard->file = H5I_INVALID_HID;
     shard->cache_bytes = cache_bytes;

@@ -21,23 +21,30 @@ fb_status fb_split_parse(const char *name, fb_split *split)
     return FB_FAIL("split \"%s\" is not train, validation or test", name);
 }
 
+/* Keeps the innermost description; of a failed write, which HDF5 describes with times and addresses, only the system's
+ * reason. */
 static herr_t keep_reason(unsigned depth, const H5E_error2_t *error, void *reason)
 {
-    if (depth == 0 && error->desc)
-        snprintf(reason, FB_SHARD_TEXT_CHARS * 2, "%s", error->desc);
+    static const char mark[] = "error message = '";
+    if (depth != 0 || !error->desc)
+        return 0;
+    const char *system = strstr(error->desc, mark);
+    const char *text = system ? system + sizeof mark - 1 : error->desc;
+    snprintf(reason, FB_SHARD_TEXT_CHARS, "%.*s", (int)strcspn(text, system ? "'\n" : "\n"), text);
     return 0;
 }
 
 fb_status fb_shard_h5_fail(const char *path, const char *what, const char *name)
 {
-    char reason[FB_SHARD_TEXT_CHARS * 2] = "no reason given";
+    char reason[FB_SHARD_TEXT_CHARS] = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_reason, reason);
     H5Eclear2(H5E_DEFAULT);
     return FB_FAIL("%s: cannot %s %s: %s", path, what, name, reason);
 }
 
-void fb_shard_h5_quiet(void)
+void fb_shard_h5_start(void)
 {
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 

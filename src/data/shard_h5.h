@@ -20,7 +20,10 @@ fb_status fb_split_parse(const char *name, fb_split *split) FB_MUST_USE;
 /* An error for the HDF5 call that just failed: "path: cannot <what> <name>: <HDF5's innermost reason>". Every further
  * call, even a close, makes HDF5 forget the reason: build the error first. */
 fb_status fb_shard_h5_fail(const char *path, const char *what, const char *name) FB_MUST_USE;
-void fb_shard_h5_quiet(void); /* HDF5 prints nothing itself */
+
+/* Before the first call of HDF5: it shall print nothing itself, and at exit shall not try again to write what could not
+ * be written: HDF5 1.10.8 crashes there (measured, with a full disk). */
+void fb_shard_h5_start(void);
 
 /* Attributes; `path` is for messages. A text is at most FB_SHARD_TEXT_CHARS - 1 bytes. */
 fb_status fb_shard_h5_put_text(hid_t object, const char *path, const char *name, const char *text) FB_MUST_USE;

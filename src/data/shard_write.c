@@ -65,7 +65,7 @@ fb_status fb_shard_writer_create(const char *folder, const char *file, const cha
                                  fb_shard_writer **out)
 {
     fb_shard_writer *writer = NULL;
-    fb_shard_h5_quiet();
+    fb_shard_h5_start();
     FB_TRY(FB_ALLOC(writer, 1, "shard writer"));
     writer->file = writer->cases = H5I_INVALID_HID;
     fb_status status = fb_path_join(writer->path, folder, file);
