@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From a case to a training sample, as the reference implementation does it with MONAI: random crop at a uniform offset,
- * flip of each axis with probability 1/2, z-score of each modality over the non-zero voxels of the crop (population
- * standard deviation, 1 where it is 0; zeros stay 0), times 1 + U(-0.1, 0.1), plus U(-0.1, 0.1), one number for all
- * modalities and every voxel, background included.
+ * From a case to a training sample, as the reference implementation does it with MONAI: random crop at a uniform
+ * offset, flip of each axis with probability 1/2, z-score of each modality over the non-zero voxels of the crop
+ * (population standard deviation, 1 where it is 0; zeros stay 0), times 1 + U(-0.1, 0.1), plus U(-0.1, 0.1), one number
+ * for all modalities and every voxel, background included.
  */
 #pragma once
 
@@ -12,8 +12,8 @@
 
 /* What was drawn for a sample: the tests' view, and the order of draws. */
 typedef struct fb_augmentation {
-    int64_t offset[3]; /* of the crop, D, H, W */
-    int flip[3];       /* 1: axis reversed */
+    int64_t offset[3];   /* of the crop, D, H, W */
+    int flip[3];         /* 1: axis reversed */
     double scale, shift; /* factor (about 1) and offset (about 0) of the intensities */
 } fb_augmentation;
 
@@ -25,9 +25,10 @@ fb_status fb_augment_draw(const fb_rng *rng, uint32_t first_index, const fb_volu
 void fb_augment_apply(const fb_volume *volume, const int64_t patch[3], const fb_augmentation *augmentation, float *x,
                       uint8_t *target);
 
-/* The order of `count` cases in an epoch: a permutation, each case exactly once. rng gives round, epoch and hospital. */
+/* The order of `count` cases in an epoch: a permutation, each case exactly once. rng gives round, epoch and hospital.
+ */
 void fb_sample_order(const fb_rng *rng, int64_t count, uint32_t *order);
 
-/* For evaluation: the whole volume z-scored in the same way, zero-padded at the end of each axis to `padded` (D, H, W).
- * x (padded, FB_MODALITIES) is overwritten. */
+/* For evaluation: the whole volume z-scored in the same way, zero-padded at the end of each axis to `padded`
+ * (D, H, W). x (padded, FB_MODALITIES) is overwritten. */
 void fb_volume_normalise(const fb_volume *volume, const int64_t padded[3], float *x);

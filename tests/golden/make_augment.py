@@ -43,6 +43,7 @@ sample = zscore(crop).astype(np.float64) * SCALE + SHIFT
 whole = np.pad(zscore(volume()), [(0, p - s) for s, p in zip(SHAPE, PADDED)] + [(0, 0)])
 
 with open("golden_augment.h", "w", encoding="ascii") as out:
-    out.write("/* SPDX-License-Identifier: Apache-2.0\n *\n * Written by make_augment.py; do not edit. */\n/* clang-format off */\n#pragma once\n\n")
+    out.write("/* SPDX-License-Identifier: Apache-2.0\n *\n * Written by make_augment.py; do not edit. */\n")
+    out.write("/* clang-format off */\n#pragma once\n\n")
     out.write(text("golden_sample", sample) + "\n")
     out.write(text("golden_whole_plane", whole[2]))
