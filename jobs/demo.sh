@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The demonstration: a phantom cohort of the paper's 13 sites, the centralised baseline, federated runs that share 100, 40
-# and 10 % of the model, and two privacy budgets; two one-thread runs side by side; a figure and a table at the end.
+# The demonstration: a phantom cohort of the paper's 13 sites, the centralised baseline, federated runs that share 100,
+# 40 and 10 % of the model, and two privacy budgets; two one-thread runs side by side; a figure and a table at the end.
 #   jobs/demo.sh BINDIR PYTHON
 # FB_DEMO_DIR (results/demo) takes the output; FB_DEMO_SEED (1) and FB_DEMO_ROUNDS (40) change the runs.
 set -eu
@@ -31,7 +31,8 @@ run()
 {
     local name=$1
     shift
-    if ! "$bin/fedbrats" train "${common[@]}" --run.output="$out/$name" "$@" > "$out/$name.result" 2> >(sed -u "s/^/[$name] /" >&2); then
+    if ! "$bin/fedbrats" train "${common[@]}" --run.output="$out/$name" "$@" > "$out/$name.result" \
+        2> >(sed -u "s/^/[$name] /" >&2); then
         echo "demo: run $name failed; see $out/$name/log.txt" >&2
         return 1
     fi

@@ -75,7 +75,7 @@ static int report_error(fb_status status, int print)
 
 static int train(int argc, char **argv)
 {
-    static fb_config config; /* large; read once */
+    fb_config config;
     fb_options *options = NULL;
     fb_comm *comm = NULL;
     fb_status status = fb_config_read(argc - 1, argv + 1, &config, &options);

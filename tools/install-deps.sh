@@ -32,7 +32,8 @@ export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086
 if ! { apt-get update && apt-get install --no-install-recommends -y $missing; } > "$log" 2>&1; then
     tail -n 20 "$log" >&2
-    echo "deps: apt-get failed (log: $log); try: apt-get update && apt-get install --no-install-recommends -y$missing" >&2
+    echo "deps: apt-get failed (log: $log); try:" >&2
+    echo "  apt-get update && apt-get install --no-install-recommends -y$missing" >&2
     exit 1
 fi
 rm -f "$log"

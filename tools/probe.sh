@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Compile-and-link probes, one line each on standard output. Called by the Makefile, which passes CC, CPPFLAGS and *_LIBS.
+# Compile-and-link probes, one line each on standard output. Called by the Makefile with CC, CPPFLAGS and *_LIBS set.
 # Stops with status 1 when something needed is absent, naming it, the Debian package and the compiler's first complaint.
 set -u
 dir=$(mktemp -d) || exit 1
@@ -18,7 +18,8 @@ probe()
     {
         echo "config: $1 was not found: it does not compile, link or run with '$CC'"
         sed -n 1,3p "$dir/log"
-        echo "config: on Debian: apt-get install $2 (or: make deps); elsewhere set $(echo "$1" | tr a-z A-Z)_CFLAGS and $(echo "$1" | tr a-z A-Z)_LIBS"
+        echo "config: on Debian: apt-get install $2 (or: make deps)"
+        echo "config: elsewhere set $(echo "$1" | tr a-z A-Z)_CFLAGS and $(echo "$1" | tr a-z A-Z)_LIBS"
     } >&2
     exit 1
 }
@@ -34,7 +35,8 @@ int main(void) { unsigned a, b, c; H5get_libversion(&a, &b, &c); printf("%u.%u.%
   return H5DSis_scale(-1) > 0; }' 2> /dev/null
 probe dnnl libdnnl-dev "$DNNL_LIBS" '#include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
-int main(void) { const dnnl_version_t *v = dnnl_version(); printf("%d.%d.%d\n", v->major, v->minor, v->patch); return 0; }'
+int main(void) { const dnnl_version_t *v = dnnl_version(); printf("%d.%d.%d\n", v->major, v->minor, v->patch);
+  return 0; }'
 probe inih libinih-dev "$INIH_LIBS" '#include <ini.h>
 #include <stdio.h>
 int main(void) { puts("found"); return ini_parse("/nonexistent", 0, 0) != -1; }'
