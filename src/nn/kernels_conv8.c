@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+/* Vectors are returned only by functions that are inlined here, so no calling convention is involved. */
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 enum { OUT = 8, TAPS = 3, ROWS = 9, LONG_TILE = 2 * FB_CONV8_TILE };
 
 typedef float vector
@@ -63,7 +66,7 @@ static window window_of(const int64_t in[3], int64_t c_in, const float *x, int64
 }
 
 /* Channels 2p and 2p+1 of a voxel, eight times. */
-static inline vector broadcast_pair(const float *voxel, int64_t p)
+static inline __attribute__((always_inline)) vector broadcast_pair(const float *voxel, int64_t p)
 {
     double both;
     memcpy(&both, voxel + 2 * p, sizeof both);
@@ -141,23 +144,23 @@ void fb_conv8_apply(const int64_t in[3], int64_t c_in, const float *packed, cons
 /* --- weight gradient
  * ---------------------------------------------------------------------------------------------------- */
 
-static inline vector duplicate(const float *voxel)
+static inline __attribute__((always_inline)) vector duplicate(const float *voxel)
 {
     half h;
     memcpy(&h, voxel, sizeof h);
     return __builtin_shufflevector(h, h, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
 }
 
-/* acc (input pair, tap) += dy[v + 1 - tap] x[v] */
-static inline __attribute__((always_inline)) void add_products(int64_t pairs, const float *x, vector before,
-                                                               vector here, vector after, vector *acc)
+/* acc (input pair, tap) += dy[v + 1 - tap] x[v], given x[v] and the dy of each tap */
+static inline __attribute__((always_inline)) void add_products(int64_t pairs, const float *x, const vector dy[TAPS],
+                                                               vector *acc)
 {
 #pragma GCC unroll 4
     for (int64_t p = 0; p < pairs; p++) {
         const vector pair = broadcast_pair(x, p);
-        acc[TAPS * p] += after * pair;
-        acc[TAPS * p + 1] += here * pair;
-        acc[TAPS * p + 2] += before * pair;
+        acc[TAPS * p] += dy[0] * pair;
+        acc[TAPS * p + 1] += dy[1] * pair;
+        acc[TAPS * p + 2] += dy[2] * pair;
     }
 }
 
@@ -165,18 +168,18 @@ static inline __attribute__((always_inline)) void add_products(int64_t pairs, co
 static inline __attribute__((always_inline)) void correlate_row(int64_t pairs, int64_t width, const float *x,
                                                                 const float *dy, vector *sums)
 {
-    const vector zero = {0};
-    vector acc[TAPS * FB_CONV8_MAX_IN / 2], before = zero, here = duplicate(dy);
+    vector acc[TAPS * FB_CONV8_MAX_IN / 2], near[TAPS] = {{0}, duplicate(dy), {0}};
 #pragma GCC unroll 12
     for (int64_t i = 0; i < TAPS * pairs; i++)
         acc[i] = sums[i];
     for (int64_t v = 0; v < width - 1; v++) {
-        const vector after = duplicate(dy + (v + 1) * OUT);
-        add_products(pairs, x + 2 * v * pairs, before, here, after, acc);
-        before = here;
-        here = after;
+        near[0] = duplicate(dy + (v + 1) * OUT);
+        add_products(pairs, x + 2 * v * pairs, near, acc);
+        near[2] = near[1];
+        near[1] = near[0];
     }
-    add_products(pairs, x + 2 * (width - 1) * pairs, before, here, zero, acc);
+    near[0] = (vector){0};
+    add_products(pairs, x + 2 * (width - 1) * pairs, near, acc);
 #pragma GCC unroll 12
     for (int64_t i = 0; i < TAPS * pairs; i++)
         sums[i] = acc[i];
