@@ -215,10 +215,8 @@ int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise)
         uint64_t magnitude = 0;
         for (int j = 0; j < laplace->digits; j++)
             magnitude |= draw_digit(&laplace->table[j], noise) << (8 * j);
-        const int negative = noise->buffer[noise->position++] & 1;
-        if (!negative)
-            return (int64_t)magnitude;
-        if (magnitude != 0)
-            return -(int64_t)magnitude;
+        const int64_t sign = -(int64_t)(noise->buffer[noise->position++] & 1); /* 0 or -1 */
+        if (sign == 0 || magnitude != 0)
+            return ((int64_t)magnitude ^ sign) - sign; /* without a branch on the sign */
     }
 }
