@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Budget plan and release: what is kept is exact where there is no noise, noise has the planned scale where there is,
+ * and what cannot be guaranteed is refused. The law of the SVT is in test_svt.c.
+ */
+#include "core/mem.h"
+#include "privacy/mechanism.h"
+#include "privacy/select.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { N = 50000, STEPS = 36 };
+
+static const double Z_LIMIT = 4.8916; /* two-sided 1e-6 */
+static const double CLIP = 1e-4;
+static const fb_rng public_rng = {.seed = 3, .purpose = FB_RNG_SELECT, .hospital = 2, .round = 7};
+
+static void must(fb_status status)
+{
+    if (status != FB_OK)
+        fail_msg("%s", fb_error_message(status));
+}
+
+static void must_fail(fb_status status, const char *part)
+{
+    assert_non_null(status);
+    if (!strstr(fb_error_message(status), part))
+        fail_msg("\"%s\" is not in: %s", part, fb_error_message(status));
+    fb_error_free(&status);
+}
+
+static fb_noise *make_noise(uint64_t seed)
+{
+    uint8_t key[FB_KEY_BYTES];
+    fb_noise *noise = NULL;
+    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
+    must(fb_noise_create(key, &noise));
+    return noise;
+}
+
+/* A change of about half the clip a step, so that some coordinates are beyond it; owned by the caller. */
+static float *make_dw(void)
+{
+    const fb_rng rng = {.seed = 1, .purpose = FB_RNG_TEST};
+    float *dw = NULL;
+    must(FB_ALLOC(dw, N, "dw"));
+    for (uint32_t i = 0; i < N; i++)
+        dw[i] = (float)(0.5 * CLIP * STEPS * fb_rng_normal(&rng, i));
+    dw[17] = -0.0f;
+    return dw;
+}
+
+static fb_release_spec make_spec(fb_select select, double fraction, fb_mechanism mechanism)
+{
+    return (fb_release_spec){.select = select,
+                             .fraction = fraction,
+                             .mechanism = mechanism,
+                             .clip = mechanism == FB_MECHANISM_NONE ? (double)INFINITY : CLIP,
+                             .threshold = 0.25 * CLIP,
+                             .epsilon_threshold = 1.0,
+                             .epsilon_answer = 1.0,
+                             .answer_budget = FB_ANSWER_PER_PARAMETER,
+                             .clip_answers = 1};
+}
+
+static fb_budget release(const fb_release_spec *spec, uint32_t attempt, uint32_t round, const float *dw, fb_update *out,
+                         fb_release_report *report)
+{
+    fb_budget budget;
+    fb_noise *noise = spec->mechanism == FB_MECHANISM_NONE ? NULL : make_noise(4);
+    must(fb_budget_plan(spec, N, &budget));
+    must(fb_release(spec, &budget, &public_rng, noise, attempt, round, STEPS, dw, out, report));
+    fb_noise_destroy(&noise);
+    assert_int_equal(out->n, N);
+    assert_true(out->count <= budget.count);
+    for (int64_t k = 1; out->index && k < out->count; k++)
+        assert_true(out->index[k] > out->index[k - 1] && out->index[k] < N);
+    return budget;
+}
+
+static int64_t coordinate(const fb_update *u, int64_t k)
+{
+    return u->index ? u->index[k] : k;
+}
+
+/* --- without a mechanism --- */
+
+static void test_without_noise_dw_bit_for_bit(void **state)
+{
+    (void)state;
+    static const double fractions[] = {1e-9, 0.1, 0.4, 1.0};
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+        for (int f = select == FB_SELECT_ALL ? 3 : 0; f < 4; f++) {
+            fb_release_spec spec = make_spec((fb_select)select, fractions[f], FB_MECHANISM_NONE);
+            spec.threshold = 0.0;
+            const fb_budget budget = release(&spec, 0, 0, dw, &u, &report);
+            assert_true(u.kind == FB_VALUES_F32 && u.count == budget.count && report.clipped == 0);
+            assert_true(isinf(budget.epsilon_round) && (u.index == NULL) == (u.count == N));
+            for (int64_t k = 0; k < u.count; k++)
+                assert_memory_equal(&u.f32[k], &dw[coordinate(&u, k)], sizeof *dw);
+            if (u.count == N)
+                assert_memory_equal(u.f32, dw, N * sizeof *dw);
+        }
+    }
+    fb_update_free(&u);
+    FB_FREE(dw);
+}
+
+static void test_percentile_rule_clips(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    fb_release_spec spec = make_spec(FB_SELECT_TOPK, 0.1, FB_MECHANISM_NONE);
+    spec.clip = CLIP;
+    release(&spec, 0, 0, dw, &u, &report);
+    const float limit = (float)(CLIP * STEPS);
+    int64_t clipped = 0;
+    for (int64_t k = 0; k < u.count; k++) {
+        const float x = dw[u.index[k]];
+        assert_true(u.f32[k] == (x > limit ? limit : x < -limit ? -limit : x));
+        clipped += fabsf(x) > limit;
+    }
+    assert_true(clipped > 1000 && clipped == report.clipped);
+    fb_update_free(&u);
+    FB_FREE(dw);
+}
+
+/* Without noise the SVT shares what reaches the threshold, no more. */
+static void test_svt_without_noise(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    for (int i = 0; i < 2; i++) {
+        const fb_release_spec spec = make_spec(FB_SELECT_SVT, i == 0 ? 0.1 : 0.9, FB_MECHANISM_NONE);
+        int64_t reaching = 0;
+        release(&spec, 0, 0, dw, &u, &report);
+        for (int64_t k = 0; k < N; k++)
+            reaching += fabs((double)dw[k]) / STEPS >= spec.threshold;
+        assert_int_equal(u.count, i == 0 ? N / 10 : reaching);
+        for (int64_t k = 0; k < u.count; k++)
+            assert_true(fabs((double)dw[u.index[k]]) / STEPS >= spec.threshold);
+    }
+    fb_update_free(&u);
+    FB_FREE(dw);
+}
+
+typedef struct ranked {
+    float magnitude;
+    uint32_t index;
+} ranked;
+
+static int by_rank(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+    if (x->magnitude != y->magnitude)
+        return x->magnitude > y->magnitude ? -1 : 1;
+    return x->index < y->index ? -1 : 1;
+}
+
+static int by_index(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void compare_topk(int64_t n, const float *x, int64_t count)
+{
+    ranked *all = NULL;
+    uint32_t *expected = NULL, *got = NULL;
+    must(FB_ALLOC(all, n, "ranks"));
+    must(FB_ALLOC(expected, n, "expected"));
+    must(FB_ALLOC(got, n, "got"));
+    for (int64_t i = 0; i < n; i++)
+        all[i] = (ranked){fabsf(x[i]), (uint32_t)i};
+    qsort(all, (size_t)n, sizeof *all, by_rank);
+    for (int64_t k = 0; k < count; k++)
+        expected[k] = all[k].index;
+    qsort(expected, (size_t)count, sizeof *expected, by_index);
+    must(fb_select_topk(n, x, count, got));
+    for (int64_t k = 0; k < count; k++)
+        assert_int_equal(got[k], expected[k]);
+    FB_FREE(all);
+    FB_FREE(expected);
+    FB_FREE(got);
+}
+
+static void test_topk_against_sort(void **state)
+{
+    (void)state;
+    enum { SMALL = 700 };
+    const fb_rng rng = {.seed = 2, .purpose = FB_RNG_TEST};
+    float x[SMALL];
+    static const int64_t counts[] = {0, 1, 2, 69, 70, 350, 699, 700};
+    for (int form = 0; form < 6; form++) {
+        for (uint32_t i = 0; i < SMALL; i++) {
+            const double normal = fb_rng_normal(&rng, i);
+            const double forms[] = {normal,        nearbyint(normal), 0.0, copysign(1.5, normal), exp(40.0 * normal),
+                                    normal * 1e-42};
+            x[i] = (float)forms[form]; /* many ties; all zero; all tied with either sign; many decades; subnormal */
+        }
+        x[5] = -0.0f;
+        x[6] = 3.4028235e38f;
+        for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++)
+            compare_topk(SMALL, x, counts[c]);
+    }
+}
+
+static void test_random_is_public_and_fair(void **state)
+{
+    (void)state;
+    enum { SMALL = 20, COUNT = 6, TRIALS = 20000 };
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    uint32_t *server = NULL;
+    const fb_release_spec spec = make_spec(FB_SELECT_RANDOM, 0.1, FB_MECHANISM_LAPLACE);
+    const fb_budget budget = release(&spec, 0, 7, dw, &u, &report);
+    must(FB_ALLOC(server, budget.count, "the server's"));
+    must(fb_select_random(&public_rng, N, budget.count, server));
+    assert_memory_equal(u.index, server, (size_t)budget.count * sizeof *server);
+    int64_t times[SMALL] = {0};
+    for (uint32_t t = 0; t < TRIALS; t++) {
+        fb_rng rng = public_rng;
+        rng.round = t;
+        must(fb_select_random(&rng, SMALL, COUNT, server));
+        for (int k = 0; k < COUNT; k++)
+            times[server[k]]++;
+    }
+    const double p = (double)COUNT / SMALL;
+    for (int i = 0; i < SMALL; i++)
+        assert_true(fabs((double)times[i] - TRIALS * p) < Z_LIMIT * sqrt(TRIALS * p * (1.0 - p)));
+    fb_update_free(&u);
+    FB_FREE(server);
+    FB_FREE(dw);
+}
+
+/* --- with noise --- */
+
+/* The clipped change on the grid, written out. */
+static int64_t on_grid(const fb_budget *budget, float dw)
+{
+    const double u = fmax(-CLIP, fmin(CLIP, (double)dw / STEPS));
+    return (int64_t)trunc(ldexp(u, -budget->grid_log2));
+}
+
+/* A budget so large that the noise is 0 but once in e^500: what remains is selection, clip and grid. */
+static void test_noise_off_is_the_identity(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+        fb_release_spec spec = make_spec((fb_select)select, select == FB_SELECT_ALL ? 1.0 : 0.4, FB_MECHANISM_LAPLACE);
+        spec.epsilon_answer = 1e9;
+        const fb_budget budget = release(&spec, 0, 0, dw, &u, &report);
+        int64_t clipped = 0;
+        assert_true(u.kind == FB_VALUES_GRID && u.grid_log2 == budget.grid_log2 && u.count == budget.count);
+        for (int64_t k = 0; k < u.count; k++)
+            assert_int_equal(u.grid[k], on_grid(&budget, dw[coordinate(&u, k)]));
+        for (int64_t i = 0; i < N; i++)
+            clipped += fabs((double)dw[i] / STEPS) > CLIP;
+        assert_true(clipped > 1000 && report.clipped == clipped && report.non_finite == 0);
+    }
+    fb_update_free(&u);
+    FB_FREE(dw);
+}
+
+/* Mean of |answer - grid value| as a standard normal under the planned scale; large: mean and deviation are the scale.
+ */
+static double answer_z(const fb_release_spec *spec, const float *dw, double factor)
+{
+    fb_update u = {0};
+    fb_release_report report;
+    const fb_budget budget = release(spec, 0, 0, dw, &u, &report);
+    double sum = 0.0;
+    for (int64_t k = 0; k < u.count; k++)
+        sum += fabs((double)(u.grid[k] - on_grid(&budget, dw[coordinate(&u, k)])));
+    const double z = (sum / (double)u.count / (budget.scale_answer * factor) - 1.0) * sqrt((double)u.count);
+    fb_update_free(&u);
+    return z;
+}
+
+static void test_answers_have_the_planned_noise(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+        for (int budget = FB_ANSWER_TOTAL; budget <= FB_ANSWER_PER_PARAMETER; budget++) {
+            fb_release_spec spec =
+                make_spec((fb_select)select, select == FB_SELECT_ALL ? 1.0 : 0.4, FB_MECHANISM_LAPLACE);
+            spec.answer_budget = (fb_answer_budget)budget;
+            spec.clip_answers = 0;
+            assert_true(fabs(answer_z(&spec, dw, 1.0)) < Z_LIMIT);
+            assert_true(fabs(answer_z(&spec, dw, 1.1)) > Z_LIMIT); /* and would show 10 % */
+        }
+    }
+    FB_FREE(dw);
+}
+
+static void test_svt_release(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    fb_release_spec spec = make_spec(FB_SELECT_SVT, 0.9, FB_MECHANISM_LAPLACE);
+    fb_budget budget = release(&spec, 0, 0, dw, &u, &report);
+    assert_int_equal(u.count, budget.count);
+    assert_true(report.passes >= 2 && report.tests > u.count); /* at half accepted a pass */
+    int64_t at_limit = 0;
+    for (int64_t k = 0; k < u.count; k++) {
+        assert_true(llabs(u.grid[k]) <= budget.clip_grid);
+        at_limit += llabs(u.grid[k]) == budget.clip_grid;
+    }
+    assert_true(at_limit > u.count / 10); /* the second clip was at work: noise of twice the clip */
+    /* a threshold that few reach and hardly any noise: fewer than c, after all passes */
+    spec.threshold = CLIP;
+    spec.epsilon_threshold = 1e9;
+    spec.epsilon_query = 1e14;
+    budget = release(&spec, 0, 0, dw, &u, &report);
+    int64_t reaching = 0;
+    for (int64_t i = 0; i < N; i++)
+        reaching += llabs(on_grid(&budget, dw[i])) >= budget.threshold_grid;
+    assert_true(reaching > 1000 && u.count == reaching && report.passes == FB_SVT_PASSES);
+    assert_int_equal(report.tests, N + (FB_SVT_PASSES - 1) * (N - reaching));
+    fb_update_free(&u);
+    FB_FREE(dw);
+}
+
+static int same_update(const fb_update *a, const fb_update *b)
+{
+    const size_t count = (size_t)a->count;
+    return a->count == b->count && memcmp(a->index, b->index, count * sizeof *a->index) == 0 &&
+           memcmp(a->grid, b->grid, count * sizeof *a->grid) == 0;
+}
+
+static void test_repeatable_by_address(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update first = {0}, again = {0};
+    fb_release_report report;
+    const fb_release_spec spec = make_spec(FB_SELECT_SVT, 0.1, FB_MECHANISM_LAPLACE);
+    release(&spec, 1, 2, dw, &first, &report);
+    release(&spec, 1, 2, dw, &again, &report);
+    assert_true(same_update(&first, &again));
+    release(&spec, 2, 2, dw, &again, &report); /* a replay is a new attempt */
+    assert_false(same_update(&first, &again));
+    release(&spec, 1, 3, dw, &again, &report);
+    assert_false(same_update(&first, &again));
+    fb_update_free(&first);
+    fb_update_free(&again);
+    FB_FREE(dw);
+}
+
+static void test_non_finite(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    fb_budget budget;
+    dw[3] = (float)NAN;
+    dw[4] = -(float)INFINITY;
+    dw[N - 1] = (float)INFINITY;
+    fb_release_spec spec = make_spec(FB_SELECT_ALL, 1.0, FB_MECHANISM_LAPLACE);
+    spec.epsilon_answer = 1e9;
+    release(&spec, 0, 0, dw, &u, &report);
+    assert_int_equal(report.non_finite, 3);
+    assert_true(u.grid[3] == 0 && u.grid[4] == 0 && u.grid[N - 1] == 0);
+    fb_update_free(&u);
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+        spec = make_spec((fb_select)select, 1.0, FB_MECHANISM_NONE);
+        must(fb_budget_plan(&spec, N, &budget));
+        must_fail(fb_release(&spec, &budget, &public_rng, NULL, 0, 0, STEPS, dw, &u, &report), "coordinate 3 is nan");
+        assert_null(u.f32);
+    }
+    FB_FREE(dw);
+}
+
+static void test_no_leak(void **state)
+{
+    (void)state;
+    assert_int_equal(fb_mem_live_blocks(), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_without_noise_dw_bit_for_bit),
+        cmocka_unit_test(test_percentile_rule_clips),
+        cmocka_unit_test(test_svt_without_noise),
+        cmocka_unit_test(test_topk_against_sort),
+        cmocka_unit_test(test_random_is_public_and_fair),
+        cmocka_unit_test(test_noise_off_is_the_identity),
+        cmocka_unit_test(test_answers_have_the_planned_noise),
+        cmocka_unit_test(test_svt_release),
+        cmocka_unit_test(test_repeatable_by_address),
+        cmocka_unit_test(test_non_finite),
+        cmocka_unit_test(test_no_leak),
+    };
+    return cmocka_run_group_tests_name("mechanism", tests, NULL, NULL);
+}
