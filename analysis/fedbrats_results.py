@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the results files of fedbrats into xarray.
+
+    from fedbrats_results import open_runs
+    runs = open_runs(glob.glob("results/*.h5"))
+    print(runs.skipped)                       # [(path, reason), ...]
+    grid = runs.grid                          # one Dataset: share_fraction x epsilon x seed x ... x round x hospital x region
+    for run in runs.runs: run.data.dice_mean  # one Dataset per file, without the length-1 dimensions of the sweep
+
+Only committed rounds are kept: what a run that was killed or still runs has completely written.
+"""
+import os
+import warnings
+from dataclasses import dataclass, field
+
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # a running simulation has the file open; we only look
+
+import xarray as xr
+
+SWEEP = ("share_fraction", "epsilon", "seed", "select", "mechanism", "algorithm", "mode")
+
+
+@dataclass
+class Run:
+    path: str
+    data: xr.Dataset  # (round, hospital, region); the sweep's coordinates are scalars
+    status: str  # running, complete, failed
+    config: dict = field(default_factory=dict)  # option -> text
+    provenance: dict = field(default_factory=dict)
+
+
+@dataclass
+class Runs:
+    runs: list  # of Run, in the order of the paths
+    skipped: list  # of (path, reason)
+    grid: xr.Dataset = None  # all runs together; None when there is none or two runs have the same place in it
+    grid_reason: str = ""  # why there is no grid
+
+
+def _load(path, group=None):
+    with xr.open_dataset(path, engine="h5netcdf", group=group) as data:
+        return data.load()
+
+
+def read_run(path, diagnostics=False):
+    """One file -> (Run, Dataset with the sweep's length-1 dimensions). Raises OSError or ValueError with the reason."""
+    full = _load(path)
+    missing = [name for name in SWEEP + ("rounds_committed", "dice_mean") if name not in full.variables]
+    if missing:
+        raise ValueError("not a results file of fedbrats: it has no " + ", ".join(missing))
+    if diagnostics:
+        full = full.merge(_load(path, "diagnostics"), combine_attrs="drop_conflicts")
+    committed = int(full.rounds_committed.squeeze())
+    if committed < 1:
+        raise ValueError("no round is committed yet")
+    full = full.isel(round=slice(0, committed))
+    run = Run(path=str(path), data=full.squeeze(SWEEP), status=str(full.attrs["status"]),
+              config=dict(_load(path, "config").attrs), provenance=dict(_load(path, "provenance").attrs))
+    return run, full
+
+
+def _combine(parts):
+    """xarray's combine_by_coords with a reason instead of an exception."""
+    places = [tuple(part[name].item() for name in SWEEP) for part in parts]
+    twice = {place for place in places if places.count(place) > 1}
+    if twice:
+        return None, "several runs share one place of the sweep: " + "; ".join(
+            ", ".join(f"{name}={value}" for name, value in zip(SWEEP, place)) for place in sorted(twice))
+    return xr.combine_by_coords(parts, combine_attrs="drop_conflicts"), ""
+
+
+def open_runs(paths, diagnostics=False):
+    """Reads results files; one that cannot be read is listed in `skipped` with the reason, never passed over silently."""
+    result, parts = Runs([], []), []
+    for path in paths:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # numpy's ABI warnings on import of a reader
+                run, full = read_run(path, diagnostics)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            result.skipped.append((str(path), " ".join(str(error).split()) or type(error).__name__))
+            continue
+        result.runs.append(run)
+        parts.append(full)
+    if parts:
+        result.grid, result.grid_reason = _combine(parts)
+    return result
