@@ -104,6 +104,11 @@ find "$work/copy" -name '*_seg.nii.gz' -o -name '*_t1.nii.gz' | xargs gunzip
 check "reads .nii beside .nii.gz" run --input "$work/copy" --output "$work/plain"
 check "with the same result" cmp "$work/out/SHA256SUMS" "$work/plain/SHA256SUMS"
 
+# The smallest phantom: 2 cases at each of the paper's sites.
+"${FB_BIN}/brats-phantom" --output "$work/phantom" --shape 32 --scale 0.001 > "$work/log" 2>&1
+check "splits a phantom" run --input "$work/phantom" --output "$work/phantom.shards"
+check "into 13 hospitals, a train case each" grep -Eq '^all +17 +9 +13 +6 +7$' "$work/log"
+
 # FeTS: no grade folders, hospitals from a table with CRLF
 mkdir "$work/flat"
 cp -r "$work"/in/HGG/Brats18_CBICA_* "$work/flat"

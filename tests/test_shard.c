@@ -345,6 +345,34 @@ static void test_writer_refuses(void **state)
     fb_volume_destroy(&volume);
 }
 
+/* The disk changes a byte behind the writer's back: finish finds it, and the shard gets no name. The volume is large
+ * and random, so that the middle of the file is image data. */
+static void test_verification(void **state)
+{
+    static const int64_t large[3] = {16, 32, 32};
+    const fb_rng rng = {.purpose = FB_RNG_TEST};
+    char folder[64], sha256[65], path[FB_PATH_CHARS], *data = NULL;
+    int64_t size_bytes = 0;
+    fb_shard_writer *writer = NULL;
+    fb_volume *volume = NULL;
+    (void)state;
+    strcpy(folder, "/tmp/fb_shard_XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    must(fb_volume_create("Brats18_A_1_1", large, &volume));
+    for (uint32_t i = 0; i < 16 * 32 * 32 * FB_MODALITIES; i++)
+        volume->image[i] = (float)fb_rng_uniform(&rng, i);
+    must(fb_shard_writer_create(folder, "hospital_00.h5", "A", 0, &writer));
+    must(fb_shard_writer_add(writer, volume, FB_SPLIT_TRAIN, "HGG", "A", sha256));
+    must(fb_path_join(path, folder, "hospital_00.h5.tmp"));
+    must(fb_file_read(path, 1 << 24, &data, &size_bytes));
+    put_byte(path, size_bytes / 2, data[size_bytes / 2] ^ 1);
+    must_fail(fb_shard_writer_finish(&writer), path, "Brats18_A_1_1");
+    assert_null(writer);
+    assert_int_equal(rmdir(folder), 0); /* so it is empty */
+    fb_mem_free(&data);
+    fb_volume_destroy(&volume);
+}
+
 static void test_no_leaks(void **state)
 {
     (void)state;
@@ -354,10 +382,10 @@ static void test_no_leaks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_cache),    cmocka_unit_test(test_cohort),
-        cmocka_unit_test(test_regions),    cmocka_unit_test(test_damage),   cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_foreign),    cmocka_unit_test(test_manifest), cmocka_unit_test(test_writer_refuses),
-        cmocka_unit_test(test_no_leaks),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_cache),    cmocka_unit_test(test_cohort),
+        cmocka_unit_test(test_regions),      cmocka_unit_test(test_damage),   cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_foreign),      cmocka_unit_test(test_manifest), cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_verification), cmocka_unit_test(test_no_leaks),
     };
     return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
 }
