@@ -16,18 +16,19 @@
 
 static void print_usage(FILE *stream)
 {
-    fputs("Usage: fedbrats train [FILE.ini] --section.key=value ...\n"
-          "       fedbrats info\n"
-          "       fedbrats --help | --version\n"
-          "\n"
-          "Simulates federated training of a 3-D brain-tumour segmentation network (SegResNet): each MPI rank plays one\n"
-          "or more hospitals with a shard of a BraTS cohort and shares part of its update, with noise, every round.\n"
-          "\n"
-          "  mpirun -n 13 fedbrats train experiment.ini --sharing.select=topk --sharing.fraction=0.4\n"
-          "\n"
-          "Works without mpirun too: one process then plays all hospitals, with the same results bit for bit.\n"
-          "Exit status: 0 ok, 1 failed, 2 usage or configuration error.\n",
-          stream);
+    fputs(
+        "Usage: fedbrats train [FILE.ini] --section.key=value ...\n"
+        "       fedbrats info\n"
+        "       fedbrats --help | --version\n"
+        "\n"
+        "Simulates federated training of a 3-D brain-tumour segmentation network (SegResNet): each MPI rank plays one\n"
+        "or more hospitals with a shard of a BraTS cohort and shares part of its update, with noise, every round.\n"
+        "\n"
+        "  mpirun -n 13 fedbrats train experiment.ini --sharing.select=topk --sharing.fraction=0.4\n"
+        "\n"
+        "Works without mpirun too: one process then plays all hospitals, with the same results bit for bit.\n"
+        "Exit status: 0 ok, 1 failed, 2 usage or configuration error.\n",
+        stream);
 }
 
 static void print_help(void)

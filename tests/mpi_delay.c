@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Preloaded under mpirun by tests/cli_bits.sh: delays the ranks at random in front of the calls whose order could matter,
- * so that messages arrive in another order every time. FB_DELAY_SEED picks the delays, 0 to 20 ms each. */
+ * Preloaded under mpirun by tests/cli_bits.sh: delays the ranks at random in front of the calls whose order could
+ * matter, so that messages arrive in another order every time. FB_DELAY_SEED picks the delays, 0 to 20 ms each. */
 #include <mpi.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -37,7 +37,8 @@ static void expect_ok(const char *ini, const char *first, const char *second, fb
 }
 
 /* The message must name each of the parts. */
-static void expect_refused(const char *ini, const char *first, const char *second, const char *part_a, const char *part_b)
+static void expect_refused(const char *ini, const char *first, const char *second, const char *part_a,
+                           const char *part_b)
 {
     fb_config config;
     fb_status status = read_config(ini, first, second, &config);
@@ -126,7 +127,8 @@ static void used_options_read_back(void **state)
     (void)state;
     fb_config first, second;
     fb_options *options = NULL;
-    char *argv[] = {"train", "--run.output=out", "--data.shards=s", "--train.learning_rate=0.1234567890123", "--privacy.clip=1e-3"};
+    char *argv[] = {"train", "--run.output=out", "--data.shards=s", "--train.learning_rate=0.1234567890123",
+                    "--privacy.clip=1e-3"};
     memset(&first, 0, sizeof first);
     assert_true(fb_config_read(5, argv, &first, &options) == FB_OK);
     char path[] = "/tmp/fb_used_XXXXXX";
@@ -147,8 +149,10 @@ static void used_options_read_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_file_and_arguments),         cmocka_unit_test(preset_yields_to_explicit_options),
-        cmocka_unit_test(faults_are_named),                    cmocka_unit_test(missing_options_are_listed_together),
+        cmocka_unit_test(defaults_file_and_arguments),
+        cmocka_unit_test(preset_yields_to_explicit_options),
+        cmocka_unit_test(faults_are_named),
+        cmocka_unit_test(missing_options_are_listed_together),
         cmocka_unit_test(used_options_read_back),
     };
     const int failed = cmocka_run_group_tests_name("options", tests, NULL, NULL);

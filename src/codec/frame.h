@@ -26,11 +26,13 @@ fb_status fb_frame_encode(const fb_frame_info *info, const fb_update *update, in
 /* Reads only the header's info: who sent it. Errors: too short, bad magic, version or checksum. */
 fb_status fb_frame_peek(const uint8_t *bytes, int64_t size_bytes, fb_frame_info *info) FB_MUST_USE;
 
-/* Decodes and checks everything: sizes, checksum, round, model hash and steps against `expected`, n, count <= max_count,
- * strictly ascending indices below n, finite values, |grid| <= 2^62. implied (implied_count): the derived indices, or
- * NULL. out: start from a zeroed struct; owned by the caller. Errors name hospital, round, field, value and limit. */
+/* Decodes and checks everything: sizes, checksum, round, model hash and steps against `expected`, n, count <=
+ * max_count, strictly ascending indices below n, finite values, |grid| <= 2^62. implied (implied_count): the derived
+ * indices, or NULL. out: start from a zeroed struct; owned by the caller. Errors name hospital, round, field, value and
+ * limit. */
 fb_status fb_frame_decode(const uint8_t *bytes, int64_t size_bytes, const fb_frame_info *expected, int64_t n,
-                          int64_t max_count, const uint32_t *implied, int64_t implied_count, fb_update *out) FB_MUST_USE;
+                          int64_t max_count, const uint32_t *implied, int64_t implied_count,
+                          fb_update *out) FB_MUST_USE;
 
 /* The information bound of such a message in bytes: (log2 C(n, count) + count * value_bits) / 8. */
 double fb_frame_bound_bytes(int64_t n, int64_t count, int value_bits);

@@ -6,9 +6,8 @@
 #include <string.h>
 
 static const fb_option table[] = {
-#define FB_OPT(section, key, type, unit, fallback, min, max, choices, help)                     \
-    {#section, #key, FB_OPTION_##type, unit, fallback, min, max, choices, help,                  \
-     offsetof(fb_config, section##_##key)},
+#define FB_OPT(section, key, type, unit, fallback, min, max, choices, help)                                            \
+    {#section, #key, FB_OPTION_##type, unit, fallback, min, max, choices, help, offsetof(fb_config, section##_##key)},
 #include "config/options.def"
 #undef FB_OPT
 };
@@ -51,10 +50,10 @@ static fb_status check_shape(const char *key, const int64_t shape[3], int64_t le
     const int64_t step = (int64_t)1 << (levels - 1);
     for (int axis = 0; axis < 3; axis++)
         if (shape[axis] % step != 0)
-            return FB_USAGE("%s = %lldx%lldx%lld: each extent must be a multiple of %lld, 2^(levels-1) for %lld levels in "
-                            "model.blocks_down",
-                            key, (long long)shape[0], (long long)shape[1], (long long)shape[2], (long long)step,
-                            (long long)levels);
+            return FB_USAGE(
+                "%s = %lldx%lldx%lld: each extent must be a multiple of %lld, 2^(levels-1) for %lld levels in "
+                "model.blocks_down",
+                key, (long long)shape[0], (long long)shape[1], (long long)shape[2], (long long)step, (long long)levels);
     return FB_OK;
 }
 

@@ -6,7 +6,6 @@
 
 #include "config/options.h"
 
-
 enum { FB_PRESET_NONE = 0, FB_PRESET_PERCENTILE, FB_PRESET_SVT };
 enum { FB_MODE_FEDERATED = 0, FB_MODE_CENTRALISED, FB_MODE_LOCAL };
 enum { FB_OPS_DNNL = 0, FB_OPS_REF };
@@ -32,8 +31,9 @@ typedef struct fb_config {
 /* The table, for --help and the records; *count receives its length. */
 const fb_option *fb_config_table(int *count);
 
-/* Reads `[FILE.ini] --section.key=value...` (argv[0] is skipped), applies the preset, checks what the options must fulfil
- * together. `options` keeps where each value came from; both are owned by the caller. Errors are usage errors. */
+/* Reads `[FILE.ini] --section.key=value...` (argv[0] is skipped), applies the preset, checks what the options must
+ * fulfil together. `options` keeps where each value came from; both are owned by the caller. Errors are usage errors.
+ */
 fb_status fb_config_read(int argc, char **argv, fb_config *config, fb_options **options) FB_MUST_USE;
 
 /* The value of a CHOICE option as text, e.g. fb_config_choice(&config, "sharing", "select"), into text. */

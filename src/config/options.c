@@ -16,9 +16,9 @@ enum { WHERE_CHARS = 256, NAME_CHARS = 128 };
 struct fb_options {
     const fb_option *table; /* (count) borrowed */
     int count;
-    void *values;                /* borrowed */
-    source *sources;             /* (count) owned */
-    char (*where)[WHERE_CHARS];  /* (count) owned: "experiment.ini:12", "argument --train.epochs" */
+    void *values;               /* borrowed */
+    source *sources;            /* (count) owned */
+    char (*where)[WHERE_CHARS]; /* (count) owned: "experiment.ini:12", "argument --train.epochs" */
 };
 
 static void full_name(const fb_option *option, char name[NAME_CHARS])
@@ -150,7 +150,8 @@ static char *read_line(char *buffer, int chars, void *stream)
     reader->line++;
     const size_t length = strlen(buffer);
     if (reader->status == FB_OK && length + 1 == (size_t)chars && buffer[length - 1] != '\n')
-        reader->status = FB_USAGE("%s:%d: the line is longer than %d characters", reader->path, reader->line, chars - 2);
+        reader->status =
+            FB_USAGE("%s:%d: the line is longer than %d characters", reader->path, reader->line, chars - 2);
     return buffer;
 }
 

@@ -63,12 +63,12 @@ static void write_line(const char *label, const char *format, va_list args)
         fprintf(state.file, "%s %s%s\n", when, label, line);
 }
 
-#define WRITE_LINE(label)                \
-    do {                                 \
-        va_list args;                    \
-        va_start(args, format);          \
-        write_line(label, format, args); \
-        va_end(args);                    \
+#define WRITE_LINE(label)                                                                                              \
+    do {                                                                                                               \
+        va_list args;                                                                                                  \
+        va_start(args, format);                                                                                        \
+        write_line(label, format, args);                                                                               \
+        va_end(args);                                                                                                  \
     } while (0)
 
 void fb_log_info(const char *format, ...)

@@ -11,9 +11,9 @@
 
 enum { FB_MEM_ALIGNMENT_BYTES = 64 };
 
-/* Allocates `count` elements of `element_bytes`, zeroed, and stores the pointer in *out, which must be the address of an
- * object pointer. Owned by the caller; release with FB_FREE. count 0 gives a valid pointer.
- * Errors: negative count, overflow, no memory (the message names `what` and the size). */
+/* Allocates `count` elements of `element_bytes`, zeroed, and stores the pointer in *out, which must be the address of
+ * an object pointer. Owned by the caller; release with FB_FREE. count 0 gives a valid pointer. Errors: negative count,
+ * overflow, no memory (the message names `what` and the size). */
 fb_status fb_mem_alloc(void *out, int64_t count, size_t element_bytes, const char *what) FB_MUST_USE;
 
 /* Grows or shrinks a block of fb_mem_alloc, keeping its contents; new bytes are zero. On error *inout is unchanged. */

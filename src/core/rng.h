@@ -33,9 +33,9 @@ typedef struct fb_rng {
 /* Four independent words, uniform on [0, 2^32), for `index`. */
 void fb_rng_words(const fb_rng *rng, uint32_t index, uint32_t words[4]);
 
-double fb_rng_uniform(const fb_rng *rng, uint32_t index);                    /* [0, 1), 53 bits */
+double fb_rng_uniform(const fb_rng *rng, uint32_t index);                     /* [0, 1), 53 bits */
 double fb_rng_range(const fb_rng *rng, uint32_t index, double lo, double hi); /* [lo, hi) */
-double fb_rng_normal(const fb_rng *rng, uint32_t index);                     /* mean 0, variance 1 (Box-Muller) */
+double fb_rng_normal(const fb_rng *rng, uint32_t index);                      /* mean 0, variance 1 (Box-Muller) */
 
 /* Uniform on {0, ..., count - 1}, count in [1, 2^32); the bias is below count * 2^-64. */
 uint32_t fb_rng_below(const fb_rng *rng, uint32_t index, uint32_t count);

@@ -51,26 +51,26 @@ fb_status fb_error_first(fb_status first, fb_status second) FB_MUST_USE;
 #define FB_USAGE(...) fb_error_make(FB_EXIT_USAGE, __VA_ARGS__)
 
 /* Returns from the calling function when `call` fails. */
-#define FB_TRY(call)                       \
-    do {                                   \
-        fb_status fb_try_status_ = (call); \
-        if (fb_try_status_ != FB_OK)       \
-            return fb_try_status_;         \
+#define FB_TRY(call)                                                                                                   \
+    do {                                                                                                               \
+        fb_status fb_try_status_ = (call);                                                                             \
+        if (fb_try_status_ != FB_OK)                                                                                   \
+            return fb_try_status_;                                                                                     \
     } while (0)
 
 /* Jumps to `label` with the error in `status` when `call` fails: for functions that own something. */
-#define FB_TRY_GOTO(status, call, label) \
-    do {                                 \
-        (status) = (call);               \
-        if ((status) != FB_OK)           \
-            goto label;                  \
+#define FB_TRY_GOTO(status, call, label)                                                                               \
+    do {                                                                                                               \
+        (status) = (call);                                                                                             \
+        if ((status) != FB_OK)                                                                                         \
+            goto label;                                                                                                \
     } while (0)
 
 /* For our own bugs only, in every build: prints file and line and aborts. Bad input is never an assertion. */
-#define FB_ASSERT(condition)                                          \
-    do {                                                              \
-        if (!(condition))                                             \
-            fb_assert_failed(__FILE__, __LINE__, __func__, #condition); \
+#define FB_ASSERT(condition)                                                                                           \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            fb_assert_failed(__FILE__, __LINE__, __func__, #condition);                                                \
     } while (0)
 
 _Noreturn void fb_assert_failed(const char *file, int line, const char *function, const char *condition);

@@ -18,7 +18,7 @@
 
 typedef enum fb_split { FB_SPLIT_TRAIN = 0, FB_SPLIT_VALIDATION = 1, FB_SPLIT_TEST = 2 } fb_split;
 
-/* --- reading ------------------------------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 /* The list of a shard folder, from manifest.csv: cheap, read by every rank before anything else. */
 typedef struct fb_cohort_hospital {
@@ -54,11 +54,12 @@ const int64_t *fb_shard_shape(const fb_shard *shard, fb_split split, int64_t ind
 /* The case itself, decoded; borrowed until the next call on this shard. Cases of a split are in manifest order. */
 fb_status fb_shard_volume(fb_shard *shard, fb_split split, int64_t index, const fb_volume **out) FB_MUST_USE;
 
-/* --- writing (brats-split, tests) ---------------------------------------------------------------------------------- */
+/* --- writing (brats-split, tests) --- */
 
 typedef struct fb_shard_writer fb_shard_writer;
 
-/* Creates DIR/FILE.tmp; finish verifies, flushes and renames it. `hospital` is "test" with index -1 for the test shard. */
+/* Creates DIR/FILE.tmp; finish verifies, flushes and renames it. `hospital` is "test" with index -1 for the test shard.
+ */
 fb_status fb_shard_writer_create(const char *folder, const char *file, const char *hospital, int hospital_index,
                                  fb_shard_writer **out) FB_MUST_USE;
 /* Appends a case; image values that are all integers in the int16 range are stored as int16, others as float32.

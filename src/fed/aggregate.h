@@ -5,8 +5,8 @@
  *
  *   w <- w + sum_k weight_k x_k / sum_k weight_k
  *
- * x_k is a float32 change (rounded to 2^-fraction_bits) or steps_k * grid * 2^g; what a hospital does not share counts as
- * no change. Sums are 128-bit: noise of small budgets times N_k^2 exceeds 64 bits.
+ * x_k is a float32 change (rounded to 2^-fraction_bits) or steps_k * grid * 2^g; what a hospital does not share counts
+ * as no change. Sums are 128-bit: noise of small budgets times N_k^2 exceeds 64 bits.
  */
 #pragma once
 
@@ -22,8 +22,7 @@ void fb_aggregate_reset(fb_aggregate *aggregate);
 
 /* Adds one hospital's update (n must match). weight >= 1, steps >= 1, both below 2^24. Errors: a value outside the
  * range of the fixed point (index and value named). */
-fb_status fb_aggregate_add(fb_aggregate *aggregate, const fb_update *update, int64_t weight,
-                           int64_t steps) FB_MUST_USE;
+fb_status fb_aggregate_add(fb_aggregate *aggregate, const fb_update *update, int64_t weight, int64_t steps) FB_MUST_USE;
 
 /* Adds the average to w (n). Errors: nothing was added. */
 fb_status fb_aggregate_apply(const fb_aggregate *aggregate, float *w) FB_MUST_USE;

@@ -190,7 +190,8 @@ static void crop_padding(float *logits, const int64_t padded[3], const int64_t s
     }
 }
 
-/* The window for a case of this padded shape, and the network for that window: made anew only when the shape changes. */
+/* The window for a case of this padded shape, and the network for that window: made anew only when the shape changes.
+ */
 static fb_status fit_window(fb_evaluator *e, const int64_t padded[3])
 {
     int64_t window[3];

@@ -49,8 +49,9 @@ static fb_status plan_release(fb_federation *federation)
     federation->guarantee = fb_guarantee_find(federation->release.select, federation->release.mechanism);
     federation->formal_privacy = federation->guarantee->formal && key_source(config) != FB_KEY_SEED;
     if (federation->guarantee->formal && config->train_momentum == FB_MOMENTUM_AVERAGE)
-        return FB_USAGE("train.momentum = average sends Adam's moments without noise, which would void the guarantee of "
-                        "privacy.mechanism; use restart or keep");
+        return FB_USAGE(
+            "train.momentum = average sends Adam's moments without noise, which would void the guarantee of "
+            "privacy.mechanism; use restart or keep");
     return FB_OK;
 }
 
@@ -101,11 +102,12 @@ static fb_status check_patch(const fb_federation *federation, const fb_shard *sh
     for (int64_t i = 0; i < fb_shard_cases(shard, FB_SPLIT_TRAIN); i++)
         for (int axis = 0; axis < 3; axis++)
             if (fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis] < federation->config->data_patch[axis])
-                return FB_USAGE("data.patch: extent %lld exceeds the %lld voxels of subject %s in direction %c; choose a "
-                                "smaller patch",
-                                (long long)federation->config->data_patch[axis],
-                                (long long)fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis],
-                                fb_shard_subject(shard, FB_SPLIT_TRAIN, i), "DHW"[axis]);
+                return FB_USAGE(
+                    "data.patch: extent %lld exceeds the %lld voxels of subject %s in direction %c; choose a "
+                    "smaller patch",
+                    (long long)federation->config->data_patch[axis],
+                    (long long)fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis],
+                    fb_shard_subject(shard, FB_SPLIT_TRAIN, i), "DHW"[axis]);
     return FB_OK;
 }
 

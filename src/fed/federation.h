@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Everything a rank holds during a run: the global model, its hospitals, its share of the evaluation. Built once, used by
- * every round. All functions here are collective unless said otherwise.
+ * Everything a rank holds during a run: the global model, its hospitals, its share of the evaluation. Built once, used
+ * by every round. All functions here are collective unless said otherwise.
  */
 #pragma once
 
@@ -17,9 +17,9 @@
 /* What a hospital reports of a round, beside its message. Plain data: gathered as bytes. */
 typedef struct fb_hospital_report {
     int64_t participated, steps, bytes_sent, shared, svt_tests;
-    double epsilon_total;                                 /* of this hospital so far; INFINITY: no guarantee */
-    double update_cosine, update_snr, clip_rate;          /* diagnostics: released against true update */
-    double train_loss, train_seconds, privacy_seconds;    /* diagnostics */
+    double epsilon_total;                              /* of this hospital so far; INFINITY: no guarantee */
+    double update_cosine, update_snr, clip_rate;       /* diagnostics: released against true update */
+    double train_loss, train_seconds, privacy_seconds; /* diagnostics */
 } fb_hospital_report;
 
 typedef struct fb_message {
@@ -32,11 +32,11 @@ enum { FB_MESSAGES_MAX = 3 }; /* update; with momentum = average also Adam's two
 /* A hospital that this rank plays; of the others only `index` is set. */
 typedef struct fb_hospital {
     int index, mine;
-    fb_shard *shard;      /* owned */
-    fb_moments moments;   /* owned; kept between rounds unless momentum = restart */
-    float *model;         /* (n) mode local: the hospital's own model; else NULL; owned */
-    fb_noise *noise;      /* owned; NULL without a mechanism */
-    fb_ledger *ledger;    /* owned; NULL without a mechanism */
+    fb_shard *shard;    /* owned */
+    fb_moments moments; /* owned; kept between rounds unless momentum = restart */
+    float *model;       /* (n) mode local: the hospital's own model; else NULL; owned */
+    fb_noise *noise;    /* owned; NULL without a mechanism */
+    fb_ledger *ledger;  /* owned; NULL without a mechanism */
     int message_count;
     fb_message messages[FB_MESSAGES_MAX]; /* of the present round */
     fb_hospital_report report;            /* of the present round */
@@ -47,9 +47,9 @@ typedef struct fb_federation {
     fb_comm *comm;           /* borrowed */
     fb_cohort *cohort;       /* owned, as everything below */
     int hospital_count;
-    int *rank_of;            /* (hospital_count) */
-    fb_hospital *hospitals;  /* (hospital_count) */
-    fb_shard *test;          /* NULL where this rank evaluates no test case */
+    int *rank_of;           /* (hospital_count) */
+    fb_hospital *hospitals; /* (hospital_count) */
+    fb_shard *test;         /* NULL where this rank evaluates no test case */
     fb_net_spec net;
     fb_params *params;
     const fb_ops *ops; /* borrowed */
@@ -57,13 +57,13 @@ typedef struct fb_federation {
     fb_evaluator *evaluator;
     fb_release_spec release;
     fb_budget budget;
-    const fb_guarantee *guarantee; /* borrowed */
-    int formal_privacy;            /* guarantee holds and keys do not come from the seed */
-    float *w;                      /* (n) the global model */
-    float *w_local;                /* (n) the model being trained */
-    float *dw;                     /* (n) its change */
-    fb_moments moments;            /* global: momentum = average, and mode centralised */
-    fb_aggregate *aggregate;       /* rank 0 */
+    const fb_guarantee *guarantee;           /* borrowed */
+    int formal_privacy;                      /* guarantee holds and keys do not come from the seed */
+    float *w;                                /* (n) the global model */
+    float *w_local;                          /* (n) the model being trained */
+    float *dw;                               /* (n) its change */
+    fb_moments moments;                      /* global: momentum = average, and mode centralised */
+    fb_aggregate *aggregate;                 /* rank 0 */
     fb_aggregate *aggregate_m, *aggregate_v; /* rank 0, momentum = average */
 } fb_federation;
 
@@ -75,7 +75,7 @@ void fb_federation_destroy(fb_federation **federation); /* not collective */
 
 const char *fb_hospital_name(const fb_federation *federation, int hospital);
 
-/* --- hospital.c: one hospital's round. Not collective. -------------------------------------------------------------- */
+/* --- hospital.c: one hospital's round. Not collective. --- */
 
 /* Trains from the global model, releases, encodes: fills messages and report. model_hash: of federation->w. */
 fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, uint32_t round,
@@ -85,7 +85,7 @@ void fb_hospital_drop_messages(fb_hospital *hospital);
 /* The public random numbers that select coordinates of a hospital in a round. */
 fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uint32_t round);
 
-/* --- round.c: one round of each mode --------------------------------------------------------------------------------- */
+/* --- round.c: one round of each mode --- */
 
 typedef struct fb_round_times {
     double train_s; /* slowest rank's local training, releases included; on rank 0 */
@@ -97,7 +97,7 @@ typedef struct fb_round_times {
 fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_report *reports,
                        fb_round_times *times) FB_MUST_USE;
 
-/* --- score.c: the global model on validation and test cases, spread over the ranks ---------------------------------- */
+/* --- score.c: the global model on validation and test cases, spread over the ranks --- */
 
 typedef struct fb_score {
     double dice[FB_REGIONS], mean; /* NaN where no case has the region, or none was evaluated */

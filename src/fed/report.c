@@ -25,9 +25,9 @@ static fb_status allocate(fb_report *report)
 {
     const int64_t h = report->federation->hospital_count;
     int64_t **const integers[] = {&report->steps, &report->participated, &report->bytes_sent, &report->svt_tests};
-    double **const reals[] = {&report->shared_fraction, &report->epsilon_round, &report->epsilon_total,
-                              &report->cosine,          &report->snr,           &report->clip_rate,
-                              &report->loss,            &report->train_s,       &report->privacy_s};
+    double **const reals[] = {
+        &report->shared_fraction, &report->epsilon_round, &report->epsilon_total, &report->cosine,   &report->snr,
+        &report->clip_rate,       &report->loss,          &report->train_s,       &report->privacy_s};
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
         FB_TRY(FB_ALLOC(*integers[i], h, "report"));
     for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
@@ -104,7 +104,7 @@ void fb_report_no_score(fb_round_figures *figures)
     }
 }
 
-/* --- the plan --------------------------------------------------------------------------------------------------------- */
+/* --- the plan --- */
 
 static void print_ranks(const fb_federation *federation)
 {
@@ -167,7 +167,7 @@ void fb_report_plan(const fb_report *report)
     print_privacy(federation);
 }
 
-/* --- a round ---------------------------------------------------------------------------------------------------------- */
+/* --- a round --- */
 
 static void take_hospital(fb_report *report, int h, const fb_hospital_report *hospital)
 {
@@ -248,14 +248,13 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
     else if (!isnan(figures->validation.mean))
         snprintf(score, sizeof score, "validation dice %.4f", figures->validation.mean);
     if (federation->guarantee->formal)
-        snprintf(spent, sizeof spent, ", epsilon %.4g",
-                 federation->budget.epsilon_round * (double)(round + 1));
+        snprintf(spent, sizeof spent, ", epsilon %.4g", federation->budget.epsilon_round * (double)(round + 1));
     fb_log_info("round %lld/%lld: loss %.4f, %s%s, %.2f s (%.2f evaluation), %.0f s left", (long long)round + 1,
                 (long long)rounds, report->loss_mean, score, spent, figures->round_s, figures->eval_s,
                 elapsed_s / (double)(round + 1) * (double)(rounds - round - 1));
 }
 
-/* --- the end ---------------------------------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 /* The largest spent by a hospital; "none" without a guarantee. */
 static void spent_text(const fb_report *report, char text[32])

@@ -15,11 +15,8 @@ static void reset_reports(fb_federation *federation)
     for (int h = 0; h < federation->hospital_count; h++) {
         fb_hospital *hospital = &federation->hospitals[h];
         const double spent = hospital->report.epsilon_total;
-        hospital->report = (fb_hospital_report){.epsilon_total = spent,
-                                                .update_cosine = NAN,
-                                                .update_snr = NAN,
-                                                .clip_rate = NAN,
-                                                .train_loss = NAN};
+        hospital->report = (fb_hospital_report){
+            .epsilon_total = spent, .update_cosine = NAN, .update_snr = NAN, .clip_rate = NAN, .train_loss = NAN};
     }
 }
 
@@ -57,7 +54,7 @@ static fb_status slowest(fb_federation *federation, double seconds, double *long
     return status;
 }
 
-/* --- federated ------------------------------------------------------------------------------------------------------- */
+/* --- federated --- */
 
 static void hash_model(const fb_federation *federation, uint8_t hash[16])
 {
@@ -231,7 +228,7 @@ static fb_status federated_round(fb_federation *federation, uint32_t round, int6
     return FB_OK;
 }
 
-/* --- the baselines --------------------------------------------------------------------------------------------------- */
+/* --- the baselines --- */
 
 /* The pooled shards on rank 0; its figures are reported under the first hospital. */
 static fb_status train_pooled(fb_federation *federation, uint32_t round)

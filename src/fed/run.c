@@ -18,13 +18,13 @@
 #include <string.h>
 
 typedef struct run {
-    const fb_config *config;    /* borrowed */
-    const fb_options *options;  /* borrowed */
-    fb_comm *comm;              /* borrowed */
-    fb_federation *federation;  /* owned, as everything below */
-    fb_results *results;        /* rank 0 */
+    const fb_config *config;     /* borrowed */
+    const fb_options *options;   /* borrowed */
+    fb_comm *comm;               /* borrowed */
+    fb_federation *federation;   /* owned, as everything below */
+    fb_results *results;         /* rank 0 */
     fb_hospital_report *reports; /* (hospital_count) of the present round; rank 0 */
-    fb_report *report;          /* turns them into records and lines; rank 0 */
+    fb_report *report;           /* turns them into records and lines; rank 0 */
     double start_s;
     char model_sha256[FB_SHA256_CHARS];
     char results_path[FB_PATH_CHARS];
@@ -35,7 +35,7 @@ static int is_root(const run *r)
     return fb_comm_rank(r->comm) == 0;
 }
 
-/* --- the folder ------------------------------------------------------------------------------------------------------- */
+/* --- the folder --- */
 
 static fb_status refuse_used_folder(const char *path)
 {
@@ -78,7 +78,7 @@ static fb_status make_folder(run *r)
     return write_used_options(r);
 }
 
-/* --- results ---------------------------------------------------------------------------------------------------------- */
+/* --- results --- */
 
 static fb_status create_results(run *r, int argc, char **argv)
 {
@@ -93,16 +93,16 @@ static fb_status create_results(run *r, int argc, char **argv)
     fb_config_text(r->config, "run", "mode", mode);
     FB_TRY_GOTO(status, fb_path_join(r->results_path, r->config->run_output, "results.h5"), done);
     FB_TRY_GOTO(status, fb_records_config(r->config, &config), done);
-    FB_TRY_GOTO(status,
-                fb_records_provenance(r->config, r->comm, argc, argv, federation->cohort->sha256, &provenance), done);
+    FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, argc, argv, federation->cohort->sha256, &provenance),
+                done);
     FB_TRY_GOTO(status, fb_report_privacy_records(federation, &provenance), done);
     FB_TRY_GOTO(status, FB_ALLOC(names, federation->hospital_count, "hospital names"), done);
     for (int h = 0; h < federation->hospital_count; h++)
         names[h] = fb_hospital_name(federation, h);
     const fb_results_spec spec = {.share_fraction = r->config->sharing_fraction,
-                                  .epsilon = federation->guarantee->formal
-                                                 ? federation->budget.epsilon_round * (double)r->config->federation_rounds
-                                                 : INFINITY,
+                                  .epsilon = federation->guarantee->formal ? federation->budget.epsilon_round *
+                                                                                 (double)r->config->federation_rounds
+                                                                           : INFINITY,
                                   .seed = r->config->run_seed,
                                   .select = select,
                                   .mechanism = mechanism,
@@ -134,13 +134,13 @@ static fb_status finish_results(run *r, const char *end)
     return status;
 }
 
-/* --- the model -------------------------------------------------------------------------------------------------------- */
+/* --- the model --- */
 
 static fb_status write_model(const run *r, const char *name, const float *w, char sha256[FB_SHA256_CHARS])
 {
     char path[FB_PATH_CHARS];
-    const char *const metadata[] = {"program", fb_build_version(), "git_revision", fb_build_revision(), "data_sha256",
-                                    r->federation->cohort->sha256};
+    const char *const metadata[] = {"program",           fb_build_version(), "git_revision",
+                                    fb_build_revision(), "data_sha256",      r->federation->cohort->sha256};
     FB_TRY(fb_path_join(path, r->config->run_output, name));
     return fb_safetensors_write(path, r->federation->params, w, metadata, 3, sha256);
 }
@@ -166,7 +166,7 @@ static fb_status write_final_model(run *r)
     return is_root(r) ? write_model(r, "model.safetensors", r->federation->w, r->model_sha256) : FB_OK;
 }
 
-/* --- rounds ----------------------------------------------------------------------------------------------------------- */
+/* --- rounds --- */
 
 /* Rank 0's book-keeping of a round: record, line, checkpoint. */
 static fb_status commit_round(run *r, int64_t round, const fb_round_figures *figures)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Every case is segmented once, by the rank that has it: validation cases by their hospital's rank, test cases dealt out
- * over all ranks. Counts are integers, so where a case was counted cannot be seen in the result. */
+ * Every case is segmented once, by the rank that has it: validation cases by their hospital's rank, test cases dealt
+ * out over all ranks. Counts are integers, so where a case was counted cannot be seen in the result. */
 #include "core/mem.h"
 #include "fed/federation.h"
 
@@ -83,8 +83,8 @@ static fb_status score_split(fb_federation *federation, const float *w, fb_split
     }
     fb_status status = FB_ALLOC(counts, cases, "case counts");
     if (status == FB_OK)
-        status = split == FB_SPLIT_TEST ? count_test(federation, w, counts)
-                                        : count_validation(federation, w, only, counts);
+        status =
+            split == FB_SPLIT_TEST ? count_test(federation, w, counts) : count_validation(federation, w, only, counts);
     status = fb_status_agree(federation->comm, status);
     if (status == FB_OK)
         status = merge(federation, cases, counts);
@@ -94,8 +94,7 @@ static fb_status score_split(fb_federation *federation, const float *w, fb_split
     return status;
 }
 
-static fb_status score_model(fb_federation *federation, const float *w, int only, fb_score *validation,
-                             fb_score *test)
+static fb_status score_model(fb_federation *federation, const float *w, int only, fb_score *validation, fb_score *test)
 {
     empty_score(validation);
     empty_score(test);

@@ -14,12 +14,12 @@ struct fb_trainer {
     const fb_config *config;
     fb_adam_spec adam;
     int64_t n, voxels;
-    fb_segresnet *net;      /* owned, as everything below */
-    float *x;               /* (patch, FB_MODALITIES) */
-    uint8_t *target;        /* (patch) region bits */
+    fb_segresnet *net;       /* owned, as everything below */
+    float *x;                /* (patch, FB_MODALITIES) */
+    uint8_t *target;         /* (patch) region bits */
     float *logits, *dlogits; /* (patch, FB_REGIONS) */
-    float *gradient;        /* (n) */
-    float *dropout_scale;   /* (filters) */
+    float *gradient;         /* (n) */
+    float *dropout_scale;    /* (filters) */
 };
 
 fb_status fb_moments_create(int64_t n, fb_moments *out)
@@ -54,8 +54,8 @@ static fb_status allocate(fb_trainer *trainer, const fb_net_spec *spec, const fb
     return fb_segresnet_create(spec, params, ops, trainer->config->data_patch, 1, &trainer->net);
 }
 
-fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
-                            fb_trainer **out)
+fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
+                            const fb_ops *ops, fb_trainer **out)
 {
     fb_trainer *trainer = NULL;
     FB_TRY(FB_ALLOC(trainer, 1, "trainer"));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Local training: epochs of single-sample Adam steps over the train cases of one or more shards. One trainer a rank plays
- * all of its hospitals: only weights and moments change between them.
+ * Local training: epochs of single-sample Adam steps over the train cases of one or more shards. One trainer a rank
+ * plays all of its hospitals: only weights and moments change between them.
  */
 #pragma once
 
@@ -28,8 +28,8 @@ void fb_moments_free(fb_moments *moments);
 void fb_moments_zero(int64_t n, fb_moments *moments);
 
 /* config, params and ops are borrowed. */
-fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
-                            fb_trainer **out) FB_MUST_USE;
+fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
+                            const fb_ops *ops, fb_trainer **out) FB_MUST_USE;
 void fb_trainer_destroy(fb_trainer **trainer);
 
 /* train.epochs epochs over the pooled train cases of shards (shard_count), each case once an epoch in a fresh order.

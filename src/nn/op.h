@@ -39,8 +39,8 @@ typedef struct fb_ops {
     fb_status (*conv_create)(const fb_conv_shape *shape, fb_conv **out);
     void (*conv_destroy)(fb_conv **conv);
 
-    /* Takes new weights w (C_out, C_in, K, K, K); w is copied or borrowed until the next call, so it must stay valid and
-     * unchanged while fwd and bwd_data are used. */
+    /* Takes new weights w (C_out, C_in, K, K, K); w is copied or borrowed until the next call, so it must stay valid
+     * and unchanged while fwd and bwd_data are used. */
     fb_status (*conv_load)(fb_conv *conv, const fb_real *w);
 
     /* y[o] = sum over i, k of w[o, i, k] * x[stride * position + k - K/2, i]; x (in, C_in), y (out, C_out) */
@@ -80,6 +80,6 @@ extern const fb_ops fb_ops_dnnl;
 /* Number of threads that the dnnl backend and the own kernels use in this process (OpenMP). At least 1. */
 void fb_ops_set_threads(int threads);
 
-/* Library, version and instruction set that compute, e.g. "oneDNN 2.6.3, AVX-512": part of a run's identity, since other
- * ones give other bits. Writes at most `chars` characters with '\0'. */
+/* Library, version and instruction set that compute, e.g. "oneDNN 2.6.3, AVX-512": part of a run's identity, since
+ * other ones give other bits. Writes at most `chars` characters with '\0'. */
 void fb_ops_describe(size_t chars, char *text);

@@ -8,7 +8,7 @@ typedef struct fb_adam_spec {
     double weight_decay;                         /* L2: added to the gradient, as torch.optim.Adam does */
 } fb_adam_spec;
 
-/* One step of Adam (Kingma & Ba 2015, with PyTorch's order of operations) on flat arenas of `count` elements: w weights,
- * g gradient (unchanged), m and v moments; `step` counts from 1 and drives the bias correction. */
+/* One step of Adam (Kingma & Ba 2015, with PyTorch's order of operations) on flat arenas of `count` elements: w
+ * weights, g gradient (unchanged), m and v moments; `step` counts from 1 and drives the bias correction. */
 void fb_adam_step(const fb_adam_spec *spec, int64_t count, int64_t step, fb_real *w, const fb_real *g, fb_real *m,
                   fb_real *v);

@@ -41,6 +41,6 @@ void fb_params_destroy(fb_params **params);
 const fb_tensor_info *fb_params_find(const fb_params *params, const char *name);
 
 /* PyTorch's default initialisation: convolutions U(-b, b), b = 1/sqrt(fan_in) (kaiming_uniform with a = sqrt(5));
- * norm weights 1, norm biases 0; bias of the last convolution U(-b, b). w (count) is overwritten. Element i of the arena
- * uses index i of the stream (seed, FB_RNG_INIT), so it depends on nothing else. */
+ * norm weights 1, norm biases 0; bias of the last convolution U(-b, b). w (count) is overwritten. Element i of the
+ * arena uses index i of the stream (seed, FB_RNG_INIT), so it depends on nothing else. */
 void fb_params_init(const fb_params *params, uint64_t seed, fb_real *w);

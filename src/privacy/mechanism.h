@@ -7,8 +7,8 @@
  *
  * With a mechanism everything after the first line is integer arithmetic:
  *   u = dW / steps, non-finite -> 0, clipped to +-clip; grid q = trunc(u / 2^g); |q| <= C, the clip on the grid
- *   svt:  threshold T' = T + Lap(C / e_threshold), once; walk the coordinates in a public random order, again and again,
- *         at most FB_SVT_PASSES times over those not yet selected: select i when |q_i| + Lap(2 c C / e_query) >= T';
+ *   svt:  threshold T' = T + Lap(C / e_threshold), once; walk the coordinates in a public random order, again and
+ * again, at most FB_SVT_PASSES times over those not yet selected: select i when |q_i| + Lap(2 c C / e_query) >= T';
  *         stop at c selections (Lyu, Su & Li 2017, algorithm 7; c is charged whether reached or not)
  *   random: c coordinates by a public seed;  all: every coordinate, c = n
  *   answer: q_i + Lap(2 C c / e_answer), fresh; then a second clip to +-C, which is post-processing
@@ -54,15 +54,15 @@ const fb_guarantee *fb_guarantee_find(fb_select select, fb_mechanism mechanism);
 
 /* The budget of one hospital in one round, all figures public constants of the configuration. */
 typedef struct fb_budget {
-    int64_t n, count;            /* parameters; c, the most that are shared */
-    int grid_log2;               /* g */
-    int64_t clip_grid;           /* C; 0 without a mechanism */
-    int64_t threshold_grid;      /* T on the grid */
+    int64_t n, count;                                  /* parameters; c, the most that are shared */
+    int grid_log2;                                     /* g */
+    int64_t clip_grid;                                 /* C; 0 without a mechanism */
+    int64_t threshold_grid;                            /* T on the grid */
     double scale_threshold, scale_query, scale_answer; /* of the discrete Laplace, in grid steps; 0: not used */
     double epsilon_threshold, epsilon_query;           /* spent per round */
     double epsilon_answer, epsilon_answer_per_parameter;
     double epsilon_round; /* sum of the parts; INFINITY without a guarantee */
-    double delta_round;   /* rounding of the noise tables: draws * FB_NOISE_TV_PER_DRAW * (1 + e^epsilon), capped at 1 */
+    double delta_round; /* rounding of the noise tables: draws * FB_NOISE_TV_PER_DRAW * (1 + e^epsilon), capped at 1 */
 } fb_budget;
 
 /* Checks the spec and derives the budget. Errors (usage): combination that does not exist, fraction, clip, threshold or
@@ -74,8 +74,8 @@ typedef struct fb_release_report {
     int64_t tests, passes, clipped, non_finite; /* SVT tests and passes; coordinates clipped; NaN or inf set to 0 */
 } fb_release_report;
 
-/* The indices of select = random, ascending, count of them, from the public stream `rng`: hospital and server derive the
- * same ones, so they do not travel. index (count) is overwritten. */
+/* The indices of select = random, ascending, count of them, from the public stream `rng`: hospital and server derive
+ * the same ones, so they do not travel. index (count) is overwritten. */
 fb_status fb_select_random(const fb_rng *rng, int64_t n, int64_t count, uint32_t *index) FB_MUST_USE;
 
 /* Releases dw (n), the change over `steps` local steps. public_rng: stream (seed, FB_RNG_SELECT, hospital, round).

@@ -6,7 +6,8 @@
  * Discrete Laplace with scale s: P(x) = (1 - a) / (1 + a) * a^|x|, a = exp(-1/s). Adding it to an integer-valued
  * function of sensitivity D gives epsilon = D / s (Ghosh, Roughgarden & Sundararajan 2009). No floating-point number
  * touches the output, so the attack of Mironov 2012 on float Laplace does not apply. The tables of probabilities are
- * rounded to 64 bits; the resulting total-variation error per draw is at most FB_NOISE_TV_PER_DRAW and is added to delta.
+ * rounded to 64 bits; the resulting total-variation error per draw is at most FB_NOISE_TV_PER_DRAW and is added to
+ * delta.
  */
 #pragma once
 
@@ -30,7 +31,7 @@ typedef struct fb_noise_address {
 typedef struct fb_noise fb_noise; /* a stream: key, address, position, buffered key stream */
 
 fb_status fb_noise_create(const uint8_t key[FB_KEY_BYTES], fb_noise **out) FB_MUST_USE;
-void fb_noise_destroy(fb_noise **noise); /* wipes the key */
+void fb_noise_destroy(fb_noise **noise);                              /* wipes the key */
 void fb_noise_seek(fb_noise *noise, const fb_noise_address *address); /* to the first bit of the address */
 
 typedef struct fb_laplace fb_laplace; /* the tables of one scale */
@@ -46,6 +47,7 @@ int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise);
 typedef enum fb_key_source { FB_KEY_SYSTEM = 0, FB_KEY_SEED = 1, FB_KEY_FILE = 2 } fb_key_source;
 
 /* SYSTEM: 32 fresh bytes of the kernel's generator. SEED: derived from (seed, hospital): reproducible, simulates only.
- * FILE: derived (BLAKE2b) from the 64 hexadecimal digits in `path`, a file that only its owner may read, and hospital. */
+ * FILE: derived (BLAKE2b) from the 64 hexadecimal digits in `path`, a file that only its owner may read, and hospital.
+ */
 fb_status fb_key_make(fb_key_source source, uint64_t seed, const char *path, uint32_t hospital,
                       uint8_t key[FB_KEY_BYTES]) FB_MUST_USE;
