@@ -88,8 +88,9 @@ fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uin
 /* --- round.c: one round of each mode --- */
 
 typedef struct fb_round_times {
-    double train_s; /* slowest rank's local training, releases included; on rank 0 */
-    double comm_s;  /* messages, decoding, aggregation, broadcast; on rank 0 */
+    double train_s;   /* local training of the slowest rank */
+    double privacy_s; /* selection, clip, noise, encoding, ledger of the slowest rank */
+    double comm_s;    /* the rest: messages, decoding, aggregation, broadcast, waiting */
 } fb_round_times;
 
 /* One round in the configured mode; afterwards federation->w is the new global model on every rank (mode local: each

@@ -40,18 +40,20 @@ done:
     return status;
 }
 
-/* The longest of the ranks' durations, on rank 0. */
-static fb_status slowest(fb_federation *federation, double seconds, double *longest)
+/* Splits the time of a round: the ranks train side by side, so the slowest of each kind counts. Rank 0. */
+static void split_time(const fb_federation *federation, const fb_hospital_report *reports, double elapsed_s,
+                       fb_round_times *times)
 {
-    double *all = NULL;
-    const int ranks = fb_comm_size(federation->comm), root = fb_comm_rank(federation->comm) == 0;
-    FB_TRY(FB_ALLOC(all, root ? ranks : 0, "durations"));
-    const fb_status status = fb_comm_gather(federation->comm, &seconds, sizeof seconds, all);
-    *longest = seconds;
-    for (int rank = 0; rank < ranks && root && status == FB_OK; rank++)
-        *longest = fmax(*longest, all[rank]);
-    FB_FREE(all);
-    return status;
+    for (int rank = 0; rank < fb_comm_size(federation->comm); rank++) {
+        double train_s = 0.0, privacy_s = 0.0;
+        for (int h = 0; h < federation->hospital_count; h++) {
+            train_s += federation->rank_of[h] == rank ? reports[h].train_seconds : 0.0;
+            privacy_s += federation->rank_of[h] == rank ? reports[h].privacy_seconds : 0.0;
+        }
+        times->train_s = fmax(times->train_s, train_s);
+        times->privacy_s = fmax(times->privacy_s, privacy_s);
+    }
+    times->comm_s = fmax(0.0, elapsed_s - times->train_s - times->privacy_s);
 }
 
 /* --- federated --- */
@@ -209,23 +211,15 @@ static fb_status exchange(fb_federation *federation, uint32_t round, const int64
     return status;
 }
 
-static fb_status federated_round(fb_federation *federation, uint32_t round, int64_t *participates,
-                                 fb_round_times *times)
+static fb_status federated_round(fb_federation *federation, uint32_t round, int64_t *participates)
 {
     uint8_t model_hash[16];
-    const double start_s = fb_time_s();
     FB_TRY(fb_schedule_participants((uint64_t)federation->config->run_seed, round, federation->hospital_count,
                                     federation->config->federation_participation, participates));
     hash_model(federation, model_hash);
-    const double train_start_s = fb_time_s();
-    const fb_status trained = train_hospitals(federation, round, participates, model_hash);
-    const double train_s = fb_time_s() - train_start_s;
-    FB_TRY(fb_status_agree(federation->comm, trained));
-    FB_TRY(slowest(federation, train_s, &times->train_s));
+    FB_TRY(fb_status_agree(federation->comm, train_hospitals(federation, round, participates, model_hash)));
     FB_TRY(exchange(federation, round, participates, model_hash));
-    FB_TRY(broadcast_model(federation));
-    times->comm_s = fmax(0.0, fb_time_s() - start_s - times->train_s);
-    return FB_OK;
+    return broadcast_model(federation);
 }
 
 /* --- the baselines --- */
@@ -251,18 +245,11 @@ static fb_status train_pooled(fb_federation *federation, uint32_t round)
     return fb_error_context(status, "centralised training, round %u", round + 1);
 }
 
-static fb_status centralised_round(fb_federation *federation, uint32_t round, fb_round_times *times)
+static fb_status centralised_round(fb_federation *federation, uint32_t round)
 {
-    fb_status status = FB_OK;
-    const double start_s = fb_time_s();
-    if (fb_comm_rank(federation->comm) == 0)
-        status = train_pooled(federation, round);
-    const double train_s = fb_time_s() - start_s;
-    FB_TRY(fb_status_agree(federation->comm, status));
-    FB_TRY(slowest(federation, train_s, &times->train_s));
-    FB_TRY(broadcast_model(federation));
-    times->comm_s = fmax(0.0, fb_time_s() - start_s - times->train_s);
-    return FB_OK;
+    const int root = fb_comm_rank(federation->comm) == 0;
+    FB_TRY(fb_status_agree(federation->comm, root ? train_pooled(federation, round) : FB_OK));
+    return broadcast_model(federation);
 }
 
 static fb_status train_alone(fb_federation *federation, fb_hospital *hospital, uint32_t round)
@@ -279,32 +266,33 @@ static fb_status train_alone(fb_federation *federation, fb_hospital *hospital, u
                             fb_hospital_name(federation, hospital->index), round + 1);
 }
 
-static fb_status local_round(fb_federation *federation, uint32_t round, fb_round_times *times)
+static fb_status local_round(fb_federation *federation, uint32_t round)
 {
     fb_status status = FB_OK;
-    const double start_s = fb_time_s();
     for (int h = 0; h < federation->hospital_count && status == FB_OK; h++)
         if (federation->hospitals[h].mine)
             status = train_alone(federation, &federation->hospitals[h], round);
-    const double train_s = fb_time_s() - start_s;
-    FB_TRY(fb_status_agree(federation->comm, status));
-    return slowest(federation, train_s, &times->train_s);
+    return fb_status_agree(federation->comm, status);
 }
 
 fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_report *reports, fb_round_times *times)
 {
     int64_t *participates = NULL;
+    const double start_s = fb_time_s();
     *times = (fb_round_times){0};
     reset_reports(federation);
     FB_TRY(FB_ALLOC(participates, federation->hospital_count, "participants"));
     fb_status status = FB_OK;
     if (federation->config->run_mode == FB_MODE_FEDERATED)
-        status = federated_round(federation, round, participates, times);
+        status = federated_round(federation, round, participates);
     else if (federation->config->run_mode == FB_MODE_CENTRALISED)
-        status = centralised_round(federation, round, times);
+        status = centralised_round(federation, round);
     else
-        status = local_round(federation, round, times);
+        status = local_round(federation, round);
     FB_FREE(participates);
     FB_TRY(status);
-    return gather_reports(federation, reports);
+    FB_TRY(gather_reports(federation, reports));
+    if (fb_comm_rank(federation->comm) == 0)
+        split_time(federation, reports, fb_time_s() - start_s, times);
+    return FB_OK;
 }
