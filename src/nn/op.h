@@ -77,7 +77,8 @@ typedef struct fb_ops {
 extern const fb_ops fb_ops_ref;
 extern const fb_ops fb_ops_dnnl;
 
-/* Number of threads that the dnnl backend and the own kernels use in this process (OpenMP). At least 1. */
+/* Number of threads that the dnnl backend and the own kernels use in this process (OpenMP). At least 1. Set it before
+ * conv_create: a convolution keeps the number it was made with where that decides the order of its sums. */
 void fb_ops_set_threads(int threads);
 
 /* Library, version and instruction set that compute, e.g. "oneDNN 2.6.3, AVX-512": part of a run's identity, since
