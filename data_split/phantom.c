@@ -49,7 +49,7 @@ static fb_status scanner_create(scanner *s, uint64_t seed, int site, fb_rng subj
         const uint32_t first = 8 * (m + 1);
         s->gain[m] = 600.0 * exp(fb_rng_range(&stream, first, -1.0, 1.0));
         s->gamma[m] = fb_rng_range(&stream, first + 1, 0.8, 1.25);
-        s->noise[m] = fb_rng_range(&stream, first + 2, 0.06, 0.11);
+        s->noise[m] = fb_rng_range(&stream, first + 2, 0.03, 0.06);
         s->bias[m] = fb_rng_range(&stream, first + 3, 0.04, 0.16);
     }
     FB_TRY(fb_field_create(&s->coil, stream, STREAM_COIL, 100));

@@ -88,12 +88,12 @@ static void place_tumour(fb_anatomy *a, const fb_rng *stream, uint32_t *i)
     a->centre_mm[2] = far * a->brain_mm[2] * height;
     for (int axis = 0; axis < 3; axis++)
         a->stretch[axis] = next(stream, i, 0.82, 1.22);
-    const double hgg_core = next(stream, i, 19, 29), lgg_core = next(stream, i, 23, 35);
+    const double hgg_core = next(stream, i, 21, 31), lgg_core = next(stream, i, 23, 35);
     const double hgg_halo = next(stream, i, 9, 18), lgg_halo = next(stream, i, 5, 10);
     a->core_mm = a->high_grade ? hgg_core : lgg_core;
     a->oedema_mm = a->core_mm + fmax(a->high_grade ? hgg_halo : lgg_halo, 0.9 * a->voxel_mm);
-    a->rim_mm = fmax(next(stream, i, 6.5, 11), 1.1 * a->voxel_mm);
-    a->quiet = next(stream, i, 0.45, 1.1);
+    a->rim_mm = fmax(next(stream, i, 8, 12.5), 1.2 * a->voxel_mm);
+    a->quiet = next(stream, i, 0.5, 1.1);
     a->nodule = !a->high_grade && next(stream, i, 0, 1) < 0.4;
     for (int axis = 0; axis < 3; axis++)
         a->nodule_mm[axis] = a->centre_mm[axis] + a->core_mm * next(stream, i, -0.35, 0.35);
@@ -304,7 +304,7 @@ static uint8_t add_tumour(const fb_anatomy *a, const double p[3], double radius,
              -ventricle);
     const double halo = fmax(core, wet);
     const double rim = a->rim_mm * (1.0 + 0.4 * at(a, RIM, p));
-    const double live = a->high_grade ? fmin(rim - core, 20.0 * (a->quiet - at(a, VIABLE, p)))
+    const double live = a->high_grade ? fmin(rim - core, 40.0 * (a->quiet - at(a, VIABLE, p)))
                                       : a->nodule_mm[3] - distance(p, a->nodule_mm);
     const double active = a->high_grade || a->nodule ? fmin(core, live) : -1e9;
     const double dead = a->high_grade ? core - rim : -1e9;
