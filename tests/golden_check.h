@@ -70,8 +70,7 @@ static inline golden_case golden_full(void)
         .path = "tests/golden/full.bin", .spec = golden_full_spec, .shape = {16, 16, 16}, .logit_stride = 5};
 }
 
-/* --- inputs --------------------------------------------------------------------------------------------------------
- */
+/* --- inputs -------------------------------------------------------------------------------------- */
 
 /* SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) of (seed, index), as a number in [-1, 1). */
 static inline double golden_uniform(uint64_t seed, int64_t index)
@@ -110,8 +109,7 @@ static inline void golden_fill_target(const int64_t shape[3], int empty_et, uint
             }
 }
 
-/* --- files ---------------------------------------------------------------------------------------------------------
- */
+/* --- files --------------------------------------------------------------------------------------- */
 
 static inline void golden_ok(fb_status status)
 {
@@ -190,8 +188,7 @@ static inline double golden_step(golden_run *run)
     return loss;
 }
 
-/* --- comparisons: each returns the largest error, relative as its comment says
- * ------------------------------------------ */
+/* --- comparisons: each returns the largest error, relative as its comment says ------------------- */
 
 /* Relative to the largest logit. */
 static inline double golden_logit_error(const golden_run *run)
@@ -289,8 +286,7 @@ static inline double golden_adam_error(golden_run *run)
     return error;
 }
 
-/* --- the whole comparison --------------------------------------------------------------------------------------------
- */
+/* --- the whole comparison ------------------------------------------------------------------------ */
 
 static inline void golden_within(const char *path, const char *backend, const char *what, double error, double limit)
 {

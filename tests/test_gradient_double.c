@@ -87,8 +87,7 @@ static void check_gradient(const char *what, scalar_function f, void *context, i
     FB_FREE(d);
 }
 
-/* --- convolution: f = <r, conv(x)>
- * ------------------------------------------------------------------------------------- */
+/* --- convolution: f = <r, conv(x)> --------------------------------------------------------------- */
 
 typedef struct conv_context {
     fb_conv *conv;
@@ -139,8 +138,7 @@ static void convolution(void **state)
     }
 }
 
-/* --- norm and relu: f = <r, y>
- * ------------------------------------------------------------------------------------------ */
+/* --- norm and relu: f = <r, y> ------------------------------------------------------------------- */
 
 enum { NORM_VOXELS = 30, NORM_CHANNELS = 16, NORM_COUNT = NORM_VOXELS * NORM_CHANNELS };
 
@@ -184,8 +182,7 @@ static void norm_relu(void **state)
         FB_FREE(owned[i]);
 }
 
-/* --- upsampling: f = <r, upsample(x) + skip>
- * ------------------------------------------------------------------------------ */
+/* --- upsampling: f = <r, upsample(x) + skip> ----------------------------------------------------- */
 
 typedef struct upsample_context {
     int64_t in[3], channels, count, out_count;
@@ -223,8 +220,7 @@ static void upsampling(void **state)
     check_upsample(1, 2, 1);
 }
 
-/* --- bias and loss
- * -------------------------------------------------------------------------------------------------------- */
+/* --- bias and loss ------------------------------------------------------------------------------- */
 
 enum { LOSS_VOXELS = 777, LOSS_COUNT = LOSS_VOXELS * FB_REGIONS };
 
@@ -273,8 +269,7 @@ static void loss_and_bias(void **state)
     FB_FREE(c.bias);
 }
 
-/* --- the whole network
- * ------------------------------------------------------------------------------------------------------ */
+/* --- the whole network --------------------------------------------------------------------------- */
 
 enum { NET_VOXELS = 8 * 4 * 8 };
 

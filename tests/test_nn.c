@@ -46,8 +46,7 @@ static void fill(int64_t count, uint32_t stream, fb_real *values)
         values[i] = (fb_real)fb_rng_range(&rng, (uint32_t)i, -1.0, 1.0);
 }
 
-/* --- parameters ------------------------------------------------------------------------------------------------------
- */
+/* --- parameters ---------------------------------------------------------------------------------- */
 
 static void parameter_counts(void **state)
 {
@@ -175,8 +174,7 @@ static void initial_values(void **state)
     fb_params_destroy(&params);
 }
 
-/* --- network
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- network ------------------------------------------------------------------------------------- */
 
 enum { VOXELS = 8 * 8 * 8, LOGITS = VOXELS * FB_REGIONS };
 
@@ -307,8 +305,7 @@ static void one_level_is_a_network_too(void **state)
     FB_FREE(g);
 }
 
-/* --- loss
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- loss ---------------------------------------------------------------------------------------- */
 
 /* The formula, straight down. */
 static double plain_dice_loss(int64_t voxels, const fb_real *logits, const uint8_t *target)
@@ -385,8 +382,7 @@ static void bits_do_not_depend_on_threads(void **state)
     assert_memory_equal(one, many, sizeof one);
 }
 
-/* --- optimiser
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- optimiser ----------------------------------------------------------------------------------- */
 
 /* By hand: step 1 moves by the learning rate; the rest follows Kingma & Ba with the bias corrections 0.19, 0.001999. */
 static void adam_of_three_steps(void **state)
@@ -420,8 +416,7 @@ static void adam_decays_through_the_gradient(void **state)
     }
 }
 
-/* --- metric
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- metric -------------------------------------------------------------------------------------- */
 
 static void dice_of_counted_voxels(void **state)
 {

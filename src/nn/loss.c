@@ -20,13 +20,13 @@ typedef struct sums {
 static inline double exp_fast(double x)
 {
     static const double taylor[] = {
-        1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
-        1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       1.0 / 2,      1.0,         1.0};
+        1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
+        1.0 / 120,       1.0 / 24,       1.0 / 6,       1.0 / 2,      1.0,         1.0};
     const double to_integer = 0x1.8p52; /* adding it leaves round(x / ln 2) in the low bits */
     const double shifted = x * 1.4426950408889634 + to_integer, k = shifted - to_integer;
     const double r = (x - k * 0x1.62e42feep-1) - k * 0x1.a39ef35793c76p-33; /* ln 2 in two parts, the first short */
     double series = taylor[0];
-    for (int i = 1; i < 14; i++)
+    for (int i = 1; i < (int)(sizeof taylor / sizeof taylor[0]); i++)
         series = series * r + taylor[i];
     uint64_t bits;
     memcpy(&bits, &shifted, sizeof bits);

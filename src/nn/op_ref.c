@@ -15,8 +15,7 @@ struct fb_conv {
     const fb_real *w; /* (C_out, C_in, K, K, K), borrowed */
 };
 
-/* --- convolution -----------------------------------------------------------------------------------------------------
- */
+/* --- convolution --------------------------------------------------------------------------------- */
 
 static fb_status conv_create(const fb_conv_shape *shape, fb_conv **out)
 {
@@ -170,8 +169,7 @@ static fb_status conv_bwd_weights(fb_conv *conv, const fb_real *x, const fb_real
     return FB_OK;
 }
 
-/* --- GroupNorm and ReLU
- * ------------------------------------------------------------------------------------------------ */
+/* --- GroupNorm and ReLU -------------------------------------------------------------------------- */
 
 static void group_moments(int64_t voxels, int64_t channels, int64_t first, int64_t width, const fb_real *x,
                           double *mean, double *variance)
@@ -243,8 +241,7 @@ static void norm_relu_bwd(int64_t voxels, int64_t channels, const fb_real *x, co
     }
 }
 
-/* --- trilinear upsampling and addition
- * ---------------------------------------------------------------------------------- */
+/* --- trilinear upsampling and addition ----------------------------------------------------------- */
 
 /* Weight of input coordinate `in` in output coordinate `out` of one axis that is doubled: the output sits at
  * out / 2 - 1/4 on the input's grid, clamped to its ends (align_corners false). */

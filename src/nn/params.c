@@ -39,8 +39,7 @@ static fb_status check_spec(const fb_net_spec *spec)
     return FB_OK;
 }
 
-/* --- the table, in the order of MONAI's state_dict
- * ----------------------------------------------------------------------- */
+/* --- the table, in the order of MONAI's state_dict ----------------------------------------------- */
 
 static int64_t count_tensors(const fb_net_spec *spec)
 {
@@ -160,8 +159,7 @@ const fb_tensor_info *fb_params_find(const fb_params *params, const char *name)
     return NULL;
 }
 
-/* --- initial values
- * --------------------------------------------------------------------------------------------------------- */
+/* --- initial values ------------------------------------------------------------------------------ */
 
 static int ends_with(const char *text, const char *end)
 {

@@ -43,8 +43,7 @@ static fb_status allocate_random(int64_t count, fb_real **values)
     return FB_OK;
 }
 
-/* --- the step
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- the step ------------------------------------------------------------------------------------ */
 
 static fb_status setup(bench *b)
 {
@@ -109,8 +108,7 @@ static fb_status time_steps(bench *b)
     return FB_OK;
 }
 
-/* --- its convolutions alone
- * ------------------------------------------------------------------------------------------------ */
+/* --- its convolutions alone ---------------------------------------------------------------------- */
 
 /* Shortest of `repeats` of forward, backward by data (but for the first layer) and by weights; x, y as large as any
  * activation. */
@@ -161,8 +159,7 @@ end:
     return status;
 }
 
-/* --- the table
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- the table ----------------------------------------------------------------------------------- */
 
 static double peak_resident_mib(void)
 {
