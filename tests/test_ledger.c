@@ -73,7 +73,10 @@ static int teardown(void **state)
 static fb_status open_with(const scratch *s, const char *text, int64_t size_bytes)
 {
     fb_ledger *ledger = NULL;
-    must(fb_file_write_atomic(s->path, text, size_bytes));
+    FILE *file = fopen(s->path, "wb"); /* not flushed to disk, for speed */
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, (size_t)size_bytes, file), size_bytes);
+    assert_int_equal(fclose(file), 0);
     const fb_status status = fb_ledger_open(s->path, &ledger);
     fb_ledger_close(&ledger);
     return status;

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The budget of a round: sensitivities, scales, sums and refusals, against the formulas written out.
+ */
+#include "core/mem.h"
+#include "privacy/mechanism.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { PAPER_N = 1176843 };
+
+static const double ROUNDING = 1e-14; /* a few roundings of doubles */
+
+static void must(fb_status status)
+{
+    if (status != FB_OK)
+        fail_msg("%s", fb_error_message(status));
+}
+
+static fb_release_spec svt_spec(void)
+{
+    return (fb_release_spec){.select = FB_SELECT_SVT,
+                             .fraction = 0.1,
+                             .mechanism = FB_MECHANISM_LAPLACE,
+                             .clip = 1e-4,
+                             .threshold = 1e-6,
+                             .epsilon_threshold = 0.5,
+                             .epsilon_query = 2.0,
+                             .epsilon_answer = 4.0};
+}
+
+static fb_budget plan(const fb_release_spec *spec, int64_t n)
+{
+    fb_budget budget;
+    must(fb_budget_plan(spec, n, &budget));
+    return budget;
+}
+
+static void assert_close(double value, double expected)
+{
+    if (!(fabs(value - expected) <= ROUNDING * fabs(expected)))
+        fail_msg("%.17g, expected is %.17g", value, expected);
+}
+
+/* ceil(Q n) of the decimal fraction that is meant, whatever its double does. */
+static void test_count_is_the_ceiling(void **state)
+{
+    (void)state;
+    static const struct {
+        double fraction;
+        int64_t n, count;
+    } cases[] = {{0.1, 10, 1},           {0.3, 10, 3},
+                 {0.7, 10, 7},           {0.1, 11, 2},
+                 {0.07, 100, 7},         {0.29, 100, 29},
+                 {0.58, 100, 58},        {1e-9, 10, 1},
+                 {1e-300, 10, 1},        {1.0, 7, 7},
+                 {0.1, PAPER_N, 117685}, {0.4, PAPER_N, 470738},
+                 {0.999, 1000, 999},     {1.0, PAPER_N, PAPER_N},
+                 {0.9, 4702227, 4232005}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fb_release_spec spec = {.select = FB_SELECT_TOPK, .fraction = cases[i].fraction, .clip = INFINITY};
+        assert_int_equal(plan(&spec, cases[i].n).count, cases[i].count);
+    }
+    for (int64_t n = 1; n <= 1000; n++) {
+        for (int64_t k = 1; k <= n; k += 7) {
+            fb_release_spec spec = {.select = FB_SELECT_TOPK, .fraction = (double)k / (double)n, .clip = INFINITY};
+            assert_int_equal(plan(&spec, n).count, k);
+        }
+    }
+}
+
+static void test_grid(void **state)
+{
+    (void)state;
+    for (int e = -40; e <= 20; e++) {
+        fb_release_spec spec = svt_spec();
+        spec.clip = ldexp(1.0, e);
+        spec.threshold = ldexp(0.75, e);
+        const fb_budget b = plan(&spec, PAPER_N);
+        assert_true(b.grid_log2 == (e - 19 > -40 ? e - 19 : -40));
+        assert_true(ldexp((double)b.clip_grid, b.grid_log2) == spec.clip); /* a power of two lies on the grid */
+        assert_int_equal(b.threshold_grid, b.clip_grid * 3 / 4);
+    }
+    fb_release_spec spec = svt_spec();
+    const fb_budget b = plan(&spec, PAPER_N);
+    assert_int_equal(b.grid_log2, -33);
+    assert_int_equal(b.clip_grid, 858993);    /* floor(1e-4 * 2^33) */
+    assert_int_equal(b.threshold_grid, 8589); /* floor(1e-6 * 2^33) */
+}
+
+static void test_scales_and_sums(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    fb_budget b = plan(&spec, PAPER_N);
+    const double c = 117685.0, clip = 858993.0;
+    assert_close(b.scale_threshold, clip / 0.5);
+    assert_close(b.scale_query, 2.0 * c * clip / 2.0);
+    assert_close(b.scale_answer, 2.0 * clip * c / 4.0);
+    assert_close(b.epsilon_answer_per_parameter, 4.0 / c);
+    assert_close(b.epsilon_round, 0.5 + 2.0 + 4.0);
+    assert_close(b.delta_round, (1.0 + c + 64.0 * PAPER_N) * 0x1p-57 * (1.0 + exp(6.5)));
+    /* never more noise than needed by a rounding, never less */
+    assert_true(clip / b.scale_threshold <= 0.5 && 2.0 * c * clip / b.scale_query <= 2.0);
+    spec.answer_budget = FB_ANSWER_PER_PARAMETER;
+    spec.epsilon_query = 0.0;
+    b = plan(&spec, PAPER_N);
+    assert_close(b.scale_answer, 2.0 * clip / 4.0);
+    assert_close(b.epsilon_answer, 4.0 * c);
+    assert_close(b.epsilon_answer_per_parameter, 4.0);
+    assert_close(b.epsilon_query, 0.5 * pow(2.0 * c, 2.0 / 3.0)); /* the optimal split of Lyu, Su & Li */
+    assert_close(b.epsilon_round, 0.5 + b.epsilon_query + 4.0 * c);
+    assert_true(b.delta_round == 1.0); /* e^(4 c) times anything */
+    /* facts: epsilon 1, q 4 split 1 : (2 q)^(2/3) = 4 */
+    spec.epsilon_threshold = 0.2;
+    spec.fraction = 0.4;
+    assert_close(plan(&spec, 10).epsilon_query, 0.8);
+}
+
+/* Doubling what noise depends on doubles or halves exactly that noise. */
+static void test_metamorphic(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    const fb_budget one = plan(&spec, PAPER_N);
+    spec.epsilon_threshold *= 2.0;
+    spec.epsilon_query *= 2.0;
+    spec.epsilon_answer *= 2.0;
+    const fb_budget rich = plan(&spec, PAPER_N);
+    assert_close(rich.scale_threshold, one.scale_threshold / 2.0);
+    assert_close(rich.scale_query, one.scale_query / 2.0);
+    assert_close(rich.scale_answer, one.scale_answer / 2.0);
+    spec = svt_spec();
+    const fb_budget few = plan(&spec, 100);
+    spec.fraction = 0.2;
+    const fb_budget more = plan(&spec, 100);
+    assert_int_equal(more.count, 2 * few.count);
+    assert_close(more.scale_threshold, few.scale_threshold);
+    assert_close(more.scale_query, 2.0 * few.scale_query);
+    assert_close(more.scale_answer, 2.0 * few.scale_answer);
+    spec = svt_spec();
+    spec.clip *= 2.0;
+    const fb_budget wide = plan(&spec, PAPER_N); /* the grid grows with the clip */
+    assert_int_equal(wide.grid_log2, one.grid_log2 + 1);
+    assert_int_equal(wide.clip_grid, one.clip_grid);
+    assert_true(wide.scale_answer == one.scale_answer && wide.scale_query == one.scale_query);
+    assert_int_equal(wide.threshold_grid, one.threshold_grid / 2);
+}
+
+/* What is not used is not charged. */
+static void test_other_selections(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    spec.select = FB_SELECT_RANDOM;
+    fb_budget b = plan(&spec, 100);
+    assert_true(b.scale_threshold == 0.0 && b.scale_query == 0.0 && b.epsilon_query == 0.0 && b.epsilon_round == 4.0);
+    assert_close(b.delta_round, 10.0 * 0x1p-57 * (1.0 + exp(4.0)));
+    spec.select = FB_SELECT_ALL;
+    spec.fraction = 1.0;
+    b = plan(&spec, 100);
+    assert_true(b.count == 100 && b.epsilon_round == 4.0);
+    spec.select = FB_SELECT_TOPK;
+    b = plan(&spec, 100); /* noise, but no guarantee */
+    assert_true(b.scale_answer > 0.0 && isinf(b.epsilon_round) && b.delta_round == 0.0);
+    spec.mechanism = FB_MECHANISM_NONE;
+    b = plan(&spec, 100);
+    assert_true(b.scale_answer == 0.0 && b.clip_grid == 0 && isinf(b.epsilon_round));
+}
+
+static void test_guarantees(void **state)
+{
+    (void)state;
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+        for (int mechanism = FB_MECHANISM_NONE; mechanism <= FB_MECHANISM_LAPLACE; mechanism++) {
+            const fb_guarantee *g = fb_guarantee_find((fb_select)select, (fb_mechanism)mechanism);
+            const int formal = mechanism == FB_MECHANISM_LAPLACE && select != FB_SELECT_TOPK;
+            assert_non_null(g);
+            assert_int_equal(g->formal, formal);
+            assert_string_equal(g->unit, formal ? "hospital" : "none");
+            assert_string_equal(g->neighbours, formal ? "replace-one" : "none");
+            assert_true(strlen(g->reason) > 10);
+        }
+    }
+    assert_null(fb_guarantee_find((fb_select)4, FB_MECHANISM_NONE));
+    assert_null(fb_guarantee_find(FB_SELECT_ALL, (fb_mechanism)2));
+}
+
+/* --- refusals --- */
+
+typedef struct refusal {
+    size_t field; /* of a double in the specification */
+    double value;
+    const char *message;
+} refusal;
+
+#define FIELD(name) offsetof(fb_release_spec, name)
+
+static void assert_refused(const fb_release_spec *spec, int64_t n, const char *part)
+{
+    fb_budget budget = {.n = -1};
+    fb_status status = fb_budget_plan(spec, n, &budget);
+    if (status == FB_OK || !strstr(fb_error_message(status), part))
+        fail_msg("\"%s\" is not in: %s", part, fb_error_message(status));
+    assert_int_equal(fb_error_exit_code(status), FB_EXIT_USAGE);
+    assert_int_equal(budget.n, -1);
+    fb_error_free(&status);
+}
+
+static void test_refused_values(void **state)
+{
+    (void)state;
+    static const refusal refusals[] = {
+        {FIELD(fraction), 0.0, "sharing.fraction = 0: must be above 0 and at most 1"},
+        {FIELD(fraction), -0.1, "sharing.fraction = -0.1"},
+        {FIELD(fraction), 1.0000001, "sharing.fraction = 1"},
+        {FIELD(fraction), NAN, "sharing.fraction = nan"},
+        {FIELD(clip), 0.0, "privacy.clip = 0: must be above 0"},
+        {FIELD(clip), -1e-4, "privacy.clip = -0.0001"},
+        {FIELD(clip), NAN, "privacy.clip = nan"},
+        {FIELD(clip), INFINITY, "privacy.clip = inf: with privacy.mechanism = laplace"},
+        {FIELD(clip), 0x1p-41, "[2^-40, 2^20]"},
+        {FIELD(clip), 0x1p21, "[2^-40, 2^20]"},
+        {FIELD(threshold), -1e-9, "privacy.threshold = -1e-09"},
+        {FIELD(threshold), 1.1e-4, "privacy.threshold = 0.00011: must be finite, at least 0 and at most privacy.clip"},
+        {FIELD(threshold), NAN, "privacy.threshold = nan"},
+        {FIELD(epsilon_threshold), 0.0, "privacy.epsilon_threshold = 0: must be finite and above 0"},
+        {FIELD(epsilon_threshold), -1.0, "privacy.epsilon_threshold = -1"},
+        {FIELD(epsilon_threshold), INFINITY, "privacy.epsilon_threshold = inf"},
+        {FIELD(epsilon_threshold), NAN, "privacy.epsilon_threshold = nan"},
+        {FIELD(epsilon_query), -1.0, "privacy.epsilon_query = -1: must be finite and at least 0"},
+        {FIELD(epsilon_query), INFINITY, "privacy.epsilon_query = inf"},
+        {FIELD(epsilon_query), 1e-9, "privacy.epsilon_query = 1e-09: its noise scale"},
+        {FIELD(epsilon_answer), 0.0, "privacy.epsilon_answer = 0: must be finite and above 0"},
+        {FIELD(epsilon_answer), NAN, "privacy.epsilon_answer = nan"},
+        {FIELD(epsilon_answer), 1e-8, "the limit is 2^56; raise it"},
+    };
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+        fb_release_spec spec = svt_spec();
+        memcpy((char *)&spec + refusals[i].field, &refusals[i].value, sizeof refusals[i].value);
+        assert_refused(&spec, PAPER_N, refusals[i].message);
+    }
+}
+
+static void test_refused_combinations(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    assert_refused(&spec, 0, "0 parameters");
+    assert_refused(&spec, INT64_C(1) << 32, "4294967296 parameters");
+    spec.select = FB_SELECT_ALL;
+    assert_refused(&spec, PAPER_N, "sharing.select = all, which shares every coordinate");
+    spec.select = (fb_select)4;
+    assert_refused(&spec, PAPER_N, "no such combination");
+    spec = svt_spec();
+    spec.mechanism = (fb_mechanism)2;
+    assert_refused(&spec, PAPER_N, "no such combination");
+    spec.mechanism = FB_MECHANISM_NONE;
+    spec.clip = INFINITY;
+    spec.threshold = INFINITY;
+    assert_refused(&spec, PAPER_N, "privacy.threshold = inf");
+}
+
+static void test_no_leak(void **state)
+{
+    (void)state;
+    assert_int_equal(fb_mem_live_blocks(), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_count_is_the_ceiling),
+        cmocka_unit_test(test_grid),
+        cmocka_unit_test(test_scales_and_sums),
+        cmocka_unit_test(test_metamorphic),
+        cmocka_unit_test(test_other_selections),
+        cmocka_unit_test(test_guarantees),
+        cmocka_unit_test(test_refused_values),
+        cmocka_unit_test(test_refused_combinations),
+        cmocka_unit_test(test_no_leak),
+    };
+    return cmocka_run_group_tests_name("budget", tests, NULL, NULL);
+}
