@@ -311,6 +311,11 @@ static void test_forged_grid_headers(void **state)
     for (size_t i = 0; i < sizeof forgeries / sizeof forgeries[0]; i++)
         assert_refused(&m, &forgeries[i]);
     free_message(&m);
+    m = make_message(300, 41, FB_VALUES_GRID); /* 41 * 12 bits: four of padding */
+    const uint8_t last = m.bytes[m.size_bytes - 1];
+    const forgery padding = {(int)m.size_bytes - 1, 1, last | 0x80u, "bits behind the last one are not zero"};
+    assert_refused(&m, &padding);
+    free_message(&m);
     /* a value beyond 2^62: only with all 64 bits; -2^63 at the first place */
     m = make_message(300, 40, FB_VALUES_GRID);
     m.sent.grid[0] = INT64_C(1) << 62;

@@ -119,6 +119,28 @@ static void test_form(void **state)
     assert_memory_equal(s->text, wanted, strlen(wanted));
 }
 
+/* Another spelling of the same numbers is refused even under a right chain. */
+static void test_one_spelling(void **state)
+{
+    const scratch *s = *state;
+    const fb_ledger_entry entry = make_entry(0);
+    const char label[] = "fedbrats privacy ledger 1";
+    const char *const epsilons[] = {"0.5", "0.50", "+.5"};
+    for (int i = 0; i < 3; i++) {
+        char chain[FB_SHA256_CHARS], line[512], input[640], text[640];
+        fb_sha256(label, sizeof label - 1, chain);
+        snprintf(line, sizeof line, "1 0 7 36 117685 %s 0.25 %s ", epsilons[i], entry.message_sha256);
+        snprintf(input, sizeof input, "%s%s", chain, line);
+        fb_sha256(input, (int64_t)strlen(input), chain);
+        snprintf(text, sizeof text, "%s%s\n", line, chain);
+        const fb_status status = open_with(s, text, (int64_t)strlen(text));
+        if (i == 0)
+            must(status);
+        else
+            must_fail(status, "line 1 is not an entry");
+    }
+}
+
 static void test_no_guarantee_is_infinite(void **state)
 {
     const scratch *s = *state;
@@ -221,14 +243,9 @@ static void test_no_leak(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_FILE(test_reopen_adds_up),
-        WITH_FILE(test_form),
-        WITH_FILE(test_no_guarantee_is_infinite),
-        WITH_FILE(test_every_edit_is_refused),
-        WITH_FILE(test_truncation),
-        WITH_FILE(test_removed_line),
-        WITH_FILE(test_not_usable),
-        WITH_FILE(test_full_disk),
+        WITH_FILE(test_reopen_adds_up),        WITH_FILE(test_form),       WITH_FILE(test_no_guarantee_is_infinite),
+        WITH_FILE(test_every_edit_is_refused), WITH_FILE(test_truncation), WITH_FILE(test_one_spelling),
+        WITH_FILE(test_removed_line),          WITH_FILE(test_not_usable), WITH_FILE(test_full_disk),
         cmocka_unit_test(test_no_leak),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);

@@ -267,6 +267,7 @@ static void test_noise_off_is_the_identity(void **state)
     for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
         fb_release_spec spec = make_spec((fb_select)select, select == FB_SELECT_ALL ? 1.0 : 0.4, FB_MECHANISM_LAPLACE);
         spec.epsilon_answer = 1e9;
+        spec.clip_answers = 0; /* which would hide what the first clip let through */
         const fb_budget budget = release(&spec, 0, 0, dw, &u, &report);
         int64_t clipped = 0;
         assert_true(u.kind == FB_VALUES_GRID && u.grid_log2 == budget.grid_log2 && u.count == budget.count);
@@ -309,6 +310,28 @@ static void test_answers_have_the_planned_noise(void **state)
             assert_true(fabs(answer_z(&spec, dw, 1.1)) > Z_LIMIT); /* and would show 10 % */
         }
     }
+    FB_FREE(dw);
+}
+
+/* Answers are fresh: their noise comes from its own address, which no test of the selection used. */
+static void test_answers_have_their_own_address(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    fb_laplace *laplace = NULL;
+    fb_noise *noise = make_noise(4);
+    fb_release_spec spec = make_spec(FB_SELECT_SVT, 0.1, FB_MECHANISM_LAPLACE);
+    spec.clip_answers = 0;
+    const fb_budget budget = release(&spec, 5, 6, dw, &u, &report);
+    must(fb_laplace_create(budget.scale_answer, &laplace));
+    fb_noise_seek(noise, &(fb_noise_address){.attempt = 5, .round = 6, .purpose = FB_NOISE_ANSWER});
+    for (int64_t k = 0; k < u.count; k++)
+        assert_int_equal(u.grid[k], on_grid(&budget, dw[u.index[k]]) + fb_laplace_draw(laplace, noise));
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+    fb_update_free(&u);
     FB_FREE(dw);
 }
 
@@ -409,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_random_is_public_and_fair),
         cmocka_unit_test(test_noise_off_is_the_identity),
         cmocka_unit_test(test_answers_have_the_planned_noise),
+        cmocka_unit_test(test_answers_have_their_own_address),
         cmocka_unit_test(test_svt_release),
         cmocka_unit_test(test_repeatable_by_address),
         cmocka_unit_test(test_non_finite),
