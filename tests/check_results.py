@@ -14,6 +14,7 @@ import warnings
 
 root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 build = os.environ.get("FB_BUILD", os.path.join(root, "build/release"))
+sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(root, "analysis"))
 warnings.simplefilter("ignore")  # of Debian's netCDF4 about numpy's ABI
 

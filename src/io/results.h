@@ -50,9 +50,12 @@ typedef struct fb_round_record {
 
 /* Errors: exists already (named; nothing is overwritten), not writable, disk full. */
 fb_status fb_results_create(const char *path, const fb_results_spec *spec, fb_results **out) FB_MUST_USE;
+
+/* Rounds are numbered from 0 and come in order; the coordinate `round` holds the same numbers. A round that could not
+ * be written is not counted. Errors: disk full or faulty. */
 fb_status fb_results_write_round(fb_results *results, int64_t round, const fb_round_record *record) FB_MUST_USE;
 
 /* Sets `status` ("complete" or "failed"), the end time and the given attributes (model hash, totals), closes, and reads
- * the file back. */
+ * the file back. On an error PATH keeps its committed rounds and the status "running". Sets *results to NULL. */
 fb_status fb_results_finish(fb_results **results, const char *status, const fb_attribute *summary,
                             int summary_count) FB_MUST_USE;
