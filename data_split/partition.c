@@ -131,7 +131,7 @@ static fb_status reconcile(const char *what, const char *value, char *known, siz
         return FB_FAIL("%s %s, but the cohort says %s", what, value, known);
     if (strlen(value) >= known_chars)
         return FB_FAIL("%s %s is longer than %d characters", what, value, (int)known_chars - 1);
-    strcpy(known, value);
+    snprintf(known, known_chars, "%s", value);
     return FB_OK;
 }
 
@@ -147,7 +147,7 @@ static fb_status apply_row(const table_reader *table, int64_t row, const char *s
         return FB_FAIL("the subject occurs twice");
     if (strlen(hospital) >= FB_SUBJECT_CHARS)
         return FB_FAIL("hospital %s: the name is longer than %d characters", hospital, FB_SUBJECT_CHARS - 1);
-    strcpy(table->owner[index], hospital);
+    snprintf(table->owner[index], sizeof table->owner[index], "%s", hospital);
     if (table->site >= 0)
         FB_TRY(reconcile("site", fb_csv_get(table->csv, row, table->site), item->site, sizeof item->site));
     if (table->grade >= 0)

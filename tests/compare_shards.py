@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Compares a shard folder, read by h5py, with the NIfTI cohort it came from, read by nibabel: compare_shards.py IN OUT."""
+"""compare_shards.py IN OUT: compares the shards in OUT, read by h5py, with the NIfTI cohort IN, read by nibabel."""
 import csv
 import glob
 import hashlib

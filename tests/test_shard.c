@@ -86,11 +86,16 @@ static void write_sums(const char *folder)
 #define LINE(number, split) "Brats18_A_" number "_1,A,HGG,A," split ",6,5,4,0\n"
 #define MANIFEST HEAD LINE("9", "train") LINE("3", "train") LINE("5", "validation") LINE("4", "train") LINE("1", "test")
 
+static void make_temporary(char folder[64])
+{
+    snprintf(folder, 64, "/tmp/fb_shard_XXXXXX");
+    assert_non_null(mkdtemp(folder));
+}
+
 static void make_folder(char folder[64])
 {
     fb_shard_writer *writer = NULL;
-    strcpy(folder, "/tmp/fb_shard_XXXXXX");
-    assert_non_null(mkdtemp(folder));
+    make_temporary(folder);
     must(fb_shard_writer_create(folder, "hospital_00.h5", "A", 0, &writer));
     add(writer, 9, FB_SPLIT_TRAIN);
     add(writer, 3, FB_SPLIT_TRAIN);
@@ -327,8 +332,7 @@ static void test_writer_refuses(void **state)
     fb_shard_writer *writer = NULL;
     fb_volume *volume = make_volume(2);
     (void)state;
-    strcpy(folder, "/tmp/fb_shard_XXXXXX");
-    assert_non_null(mkdtemp(folder));
+    make_temporary(folder);
     must(fb_shard_writer_create(folder, "hospital_00.h5", "A", 0, &writer));
     volume->label[7] = 3;
     must_fail(fb_shard_writer_add(writer, volume, FB_SPLIT_TRAIN, "HGG", "A", sha256), "Brats18_A_2_1", "label 3");
@@ -356,8 +360,7 @@ static void test_verification(void **state)
     fb_shard_writer *writer = NULL;
     fb_volume *volume = NULL;
     (void)state;
-    strcpy(folder, "/tmp/fb_shard_XXXXXX");
-    assert_non_null(mkdtemp(folder));
+    make_temporary(folder);
     must(fb_volume_create("Brats18_A_1_1", large, &volume));
     for (uint32_t i = 0; i < 16 * 32 * 32 * FB_MODALITIES; i++)
         volume->image[i] = (float)fb_rng_uniform(&rng, i);

@@ -27,7 +27,7 @@ static fb_status find_hospital(fb_cohort *cohort, const char *name, fb_cohort_ho
         return FB_FAIL("hospital \"%s\": the name is longer than %d characters", name, FB_SUBJECT_CHARS - 1);
     FB_TRY(fb_mem_resize(&cohort->hospitals, cohort->hospital_count + 1, sizeof *cohort->hospitals, "hospitals"));
     *out = &cohort->hospitals[cohort->hospital_count];
-    strcpy((*out)->name, name);
+    snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     snprintf((*out)->file, sizeof(*out)->file, FB_SHARD_HOSPITAL_FILE, cohort->hospital_count);
     cohort->hospital_count++;
     return FB_OK;

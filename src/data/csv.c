@@ -4,6 +4,7 @@
 #include "core/file.h"
 #include "core/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -105,7 +106,7 @@ fb_status fb_csv_read(const char *path, fb_csv **out)
     if (strlen(path) >= FB_PATH_CHARS)
         return FB_FAIL("%s: the path is longer than %d characters", path, FB_PATH_CHARS - 1);
     FB_TRY(FB_ALLOC(csv, 1, "table"));
-    strcpy(csv->path, path);
+    snprintf(csv->path, sizeof csv->path, "%s", path);
     fb_status status = read_table(csv);
     if (status != FB_OK)
         fb_csv_free(&csv);
