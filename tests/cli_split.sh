@@ -42,6 +42,7 @@ refuses()
 {
     local expected=$1 text=$2 status
     shift 2
+    rm -rf "$work/bad" "$work/bad.tmp"
     run "$@"
     status=$?
     [ "$status" = "$expected" ] || { echo "status $status"; return 1; }
