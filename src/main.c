@@ -90,7 +90,9 @@ static int train(int argc, char **argv)
     }
     fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
     status = fb_run(&config, options, comm, argc, argv);
-    const int code = report_error(status, fb_comm_rank(comm) == 0);
+    const int root = fb_comm_rank(comm) == 0;
+    fb_log_set_rank(0, 1); /* an error that the ranks agreed on names its rank itself */
+    const int code = report_error(status, root);
     fb_options_destroy(&options);
     fb_comm_destroy(&comm);
     const fb_status closed = fb_log_open(NULL);
