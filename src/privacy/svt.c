@@ -5,28 +5,36 @@
 
 #include <stdlib.h>
 
-/* Order of the tests is drawn this many places ahead, which lets the memory accesses of both overlap. */
+/* The order of the tests is drawn this many places ahead, so that the random memory accesses overlap. */
 enum { SHUFFLE_AHEAD = 256 };
+
+typedef struct candidate {
+    uint32_t index;
+    int32_t magnitude; /* on the grid */
+} candidate;
 
 typedef struct svt {
     const fb_budget *budget;
-    const int32_t *grid; /* (n) */
     fb_noise *noise;
     fb_laplace *query;
     int64_t threshold; /* noised, once */
-    uint32_t *rest;    /* (n) the first `left` are not selected yet */
-    uint8_t *chosen;   /* (n) */
+    candidate *rest;   /* (n) the first `left` are not selected yet */
+    uint64_t *chosen;  /* (n bits) */
     int64_t left, selected, tests;
 } svt;
 
-/* Fisher-Yates: fills places from..to-1 of a uniformly random order of `left` coordinates. */
-static void shuffle_places(const fb_rng *rng, uint32_t *rest, int64_t left, int64_t from, int64_t to)
+/* Fisher-Yates: fills places from..to-1 of a uniformly random order of `left` candidates. */
+static void shuffle_places(const fb_rng *rng, candidate *rest, int64_t left, int64_t from, int64_t to)
 {
+    int64_t other[SHUFFLE_AHEAD];
     for (int64_t k = from; k < to; k++) {
-        const int64_t other = k + fb_rng_below(rng, (uint32_t)k, (uint32_t)(left - k));
-        const uint32_t moved = rest[k];
-        rest[k] = rest[other];
-        rest[other] = moved;
+        other[k - from] = k + fb_rng_below(rng, (uint32_t)k, (uint32_t)(left - k));
+        __builtin_prefetch(&rest[other[k - from]], 1);
+    }
+    for (int64_t k = from; k < to; k++) {
+        const candidate moved = rest[k];
+        rest[k] = rest[other[k - from]];
+        rest[other[k - from]] = moved;
     }
 }
 
@@ -34,12 +42,12 @@ static void shuffle_places(const fb_rng *rng, uint32_t *rest, int64_t left, int6
 static int64_t test_places(svt *s, int64_t from, int64_t to, int64_t kept)
 {
     for (int64_t k = from; k < to && s->selected < s->budget->count; k++) {
-        const uint32_t i = s->rest[k];
-        const int above = abs(s->grid[i]) + fb_laplace_draw(s->query, s->noise) >= s->threshold;
+        const candidate c = s->rest[k];
+        const int above = c.magnitude + fb_laplace_draw(s->query, s->noise) >= s->threshold;
         s->tests++;
-        s->chosen[i] = (uint8_t)above;
+        s->chosen[c.index / 64] |= (uint64_t)above << c.index % 64;
         s->selected += above;
-        s->rest[kept] = i;
+        s->rest[kept] = c;
         kept += !above;
     }
     return kept;
@@ -66,26 +74,37 @@ static fb_status draw_threshold(svt *s, const fb_noise_address *address)
     return FB_OK;
 }
 
-static fb_status prepare(svt *s, const fb_noise_address *address)
+static fb_status prepare(svt *s, const fb_noise_address *address, const int32_t *grid)
 {
     FB_TRY(draw_threshold(s, address));
     FB_TRY(fb_laplace_create(s->budget->scale_query, &s->query));
     FB_TRY(FB_ALLOC(s->rest, s->budget->n, "order of the SVT tests"));
-    FB_TRY(FB_ALLOC(s->chosen, s->budget->n, "selection of the SVT"));
+    FB_TRY(FB_ALLOC(s->chosen, (s->budget->n + 63) / 64, "selection of the SVT"));
     s->left = s->budget->n;
     for (int64_t i = 0; i < s->left; i++)
-        s->rest[i] = (uint32_t)i;
+        s->rest[i] = (candidate){(uint32_t)i, abs(grid[i])};
     return FB_OK;
+}
+
+/* The chosen ones, ascending. Returns how many. */
+static int64_t list_chosen(const svt *s, uint32_t *index)
+{
+    int64_t filled = 0;
+    for (int64_t word = 0; word < (s->budget->n + 63) / 64; word++) {
+        for (uint64_t rest = s->chosen[word]; rest != 0; rest &= rest - 1u)
+            index[filled++] = (uint32_t)(64 * word + __builtin_ctzll(rest));
+    }
+    return filled;
 }
 
 fb_status fb_svt_select(const fb_budget *budget, const fb_rng *public_rng, fb_noise *noise, uint32_t attempt,
                         uint32_t round, const int32_t *grid, uint32_t *index, int64_t *selected,
                         fb_release_report *report)
 {
-    svt s = {.budget = budget, .grid = grid, .noise = noise};
+    svt s = {.budget = budget, .noise = noise};
     fb_noise_address address = {.attempt = attempt, .round = round, .purpose = FB_NOISE_THRESHOLD};
     fb_rng order = *public_rng;
-    fb_status status = prepare(&s, &address);
+    fb_status status = prepare(&s, &address, grid);
     if (status != FB_OK)
         goto done;
     address.purpose = FB_NOISE_QUERY;
@@ -96,11 +115,7 @@ fb_status fb_svt_select(const fb_budget *budget, const fb_rng *public_rng, fb_no
         run_pass(&s, &order);
         report->passes = pass + 1;
     }
-    *selected = 0;
-    for (int64_t i = 0; i < budget->n; i++) {
-        if (s.chosen[i])
-            index[(*selected)++] = (uint32_t)i;
-    }
+    *selected = list_chosen(&s, index);
     report->tests = s.tests;
 done:
     fb_laplace_destroy(&s.query);
