@@ -63,16 +63,19 @@ fb_status fb_select_topk(int64_t n, const float *x, int64_t count, uint32_t *ind
 fb_status fb_select_random(const fb_rng *rng, int64_t n, int64_t count, uint32_t *index)
 {
     FB_ASSERT(0 <= count && count <= n && n <= UINT32_MAX);
-    uint8_t *taken = NULL; /* (n) */
-    FB_TRY(FB_ALLOC(taken, n, "random selection"));
+    uint64_t *taken = NULL; /* (n bits) */
+    const int64_t words = (n + 63) / 64;
+    FB_TRY(FB_ALLOC(taken, words, "random selection"));
     for (int64_t last = n - count; last < n; last++) {
         const uint32_t candidate = fb_rng_below(rng, (uint32_t)last, (uint32_t)last + 1u);
-        taken[taken[candidate] ? last : candidate] = 1;
+        const int64_t repeated = (int64_t)(taken[candidate / 64] >> candidate % 64 & 1u);
+        const int64_t i = candidate + repeated * (last - candidate); /* last, when the candidate is taken */
+        taken[i / 64] |= UINT64_C(1) << i % 64;
     }
     int64_t filled = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (taken[i])
-            index[filled++] = (uint32_t)i;
+    for (int64_t word = 0; word < words; word++) {
+        for (uint64_t rest = taken[word]; rest != 0; rest &= rest - 1u)
+            index[filled++] = (uint32_t)(64 * word + __builtin_ctzll(rest));
     }
     FB_ASSERT(filled == count);
     FB_FREE(taken);
