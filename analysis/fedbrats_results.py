@@ -4,7 +4,7 @@
     from fedbrats_results import open_runs
     runs = open_runs(glob.glob("results/*.h5"))
     print(runs.skipped)                       # [(path, reason), ...]
-    grid = runs.grid                          # one Dataset: share_fraction x epsilon x seed x ... x round x hospital x region
+    grid = runs.grid                          # one Dataset: share_fraction x epsilon x ... x round x hospital x region
     for run in runs.runs: run.data.dice_mean  # one Dataset per file, without the length-1 dimensions of the sweep
 
 Only committed rounds are kept: what a run that was killed or still runs has completely written.
@@ -70,7 +70,7 @@ def _combine(parts):
 
 
 def open_runs(paths, diagnostics=False):
-    """Reads results files; one that cannot be read is listed in `skipped` with the reason, never passed over silently."""
+    """Reads results files; those that cannot be read are listed in `skipped`, each with the reason."""
     result, parts = Runs([], []), []
     for path in paths:
         try:

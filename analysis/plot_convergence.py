@@ -4,8 +4,8 @@
 
     plot_convergence.py results/*.h5 --output results/convergence.png
 
-Writes a PNG and a PDF of the same name: on the left the mean Dice on the common test shard against the round, one line a
-run; on the right the final Dice against the sharing fraction. Prints the table of runs. Everything comes from the files.
+Writes a PNG and a PDF of the same name: on the left the mean Dice on the common test shard against the round, one line
+a run; on the right the final Dice against the sharing fraction. Prints the table of runs. All comes from the files.
 """
 import argparse
 import math
@@ -101,7 +101,7 @@ def order(row):
 
 
 def set_styles(rows):
-    """Baselines black, sharing fractions in blues, privacy in oranges (distinct for all common forms of colour blindness)."""
+    """Baselines black, sharing fractions in blues, privacy in oranges: distinct for all common colour blindness."""
     families = {False: [], True: []}
     for row in rows:
         if row["mode"] == "federated":
@@ -109,7 +109,8 @@ def set_styles(rows):
         else:
             row["style"] = dict(color="black", linestyle="--" if row["mode"] == "centralised" else ":", linewidth=1.6)
     for private, family in families.items():
-        shades = plt.get_cmap("YlOrBr" if private else "Blues")(np.linspace(0.95, 0.5 if private else 0.45, len(family))[::-1])
+        depths = np.linspace(0.95, 0.5 if private else 0.45, len(family))[::-1]
+        shades = plt.get_cmap("YlOrBr" if private else "Blues")(depths)
         for i, row in enumerate(family):
             row["style"] = dict(color=shades[i], linewidth=1.6, marker=MARKERS[i % len(MARKERS)], markersize=5)
     for row in rows:
@@ -136,7 +137,8 @@ def plot_final(axes, rows):
         same = [row for row in federated if row["fraction"] == fraction]
         for row, x in zip(same, column + 0.7 * (np.arange(len(same)) - (len(same) - 1) / 2) / max(3, len(same))):
             color = row["style"]["color"]
-            axes.vlines(x, *np.nanpercentile([row[name] for name in REGION_MARKERS], (0, 100)), color=color, linewidth=0.8)
+            regions = [row[name] for name in REGION_MARKERS]
+            axes.vlines(x, np.nanmin(regions), np.nanmax(regions), color=color, linewidth=0.8)
             for name, marker in REGION_MARKERS.items():
                 axes.plot(x, row[name], marker, color=color, markersize=5, markerfacecolor="white")
             axes.plot(x, row["dice"], "o", color=color, markersize=7)
@@ -180,8 +182,9 @@ def title(rows):
 
 def plot(rows, output):
     legend_lines = 2 + math.ceil(len(rows) / (2 if len(rows) > 3 else 1))
-    figure, axes = plt.subplot_mosaic([["curves", "final"], ["runs", "markers"]], figsize=(11, 4.4 + 0.2 * legend_lines),
-                                      gridspec_kw=dict(width_ratios=[3, 2], height_ratios=[4.4, 0.2 * legend_lines]),
+    heights = [4.4, 0.2 * legend_lines]  # inches
+    figure, axes = plt.subplot_mosaic([["curves", "final"], ["runs", "markers"]], figsize=(11, sum(heights)),
+                                      gridspec_kw=dict(width_ratios=[3, 2], height_ratios=heights),
                                       layout="constrained")
     figure.suptitle(title(rows))
     plot_curves(axes["curves"], rows)

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Results and models written by the C code, read by the tools that researchers use. The files and the values in them are
-made by test_results.c and test_safetensors.c (`generate`)."""
+"""Results and models written by the C code, read by the tools that researchers use. The files and the values in them
+are made by test_results.c and test_safetensors.c (`generate`)."""
 import json
 import os
 import shutil
@@ -28,7 +28,8 @@ HOSPITALS = ["CBICA", "TCIA01", "Zürich"]
 INTEGERS = ("dice_cases", "bytes_dense", "steps", "participated", "bytes_sent")
 SECONDS = ("comm_seconds", "eval_seconds", "train_seconds_max", "round_seconds", "simulated_seconds")
 PER_HOSPITAL = ("steps", "participated", "bytes_sent", "shared_fraction_achieved", "epsilon_round", "epsilon_total")
-DIAGNOSTICS = ("update_cosine", "update_snr", "clip_rate", "train_loss", "train_seconds", "privacy_seconds", "svt_tests")
+DIAGNOSTICS = ("update_cosine", "update_snr", "clip_rate", "train_loss", "train_seconds", "privacy_seconds",
+               "svt_tests")
 NOT_EVALUATED = 1  # round whose dice of ET is NaN
 
 
@@ -114,7 +115,8 @@ def check_descriptions():
 
 def check_groups():
     for engine in ENGINES:
-        assert opened(0, engine, "config").attrs == {"sharing.select": "topk", "sharing.fraction": "0.1", "data.note": ""}
+        config = opened(0, engine, "config").attrs
+        assert config == {"sharing.select": "topk", "sharing.fraction": "0.1", "data.note": ""}
         assert opened(0, engine, "provenance").attrs == {"version": "0.1.0", "revision": "unknown"}
         for run, status in enumerate(("complete", "complete", "failed", "running")):
             attributes = opened(run, engine).attrs
