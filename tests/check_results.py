@@ -102,10 +102,10 @@ def check_descriptions():
                 if isinstance(item, h5py.Group):
                     continue
                 seen += 1
-                units = item.attrs["units"].decode()
+                units, is_scale = item.attrs["units"].decode(), h5py.h5ds.is_scale(item.id)
                 assert item.attrs["long_name"], name
                 assert units == ("s" if "seconds" in name else "byte" if "bytes" in name else "1"), (name, units)
-                assert item.chunks is None and (h5py.h5ds.is_scale(item.id) or all(len(d) == 1 for d in item.dims)), name
+                assert item.chunks is None and (is_scale or all(len(d) == 1 for d in item.dims)), name
                 if name in INTEGERS + ("svt_tests", "rounds_committed", "round", "seed"):
                     assert item.dtype == np.int64, name
                 elif name not in ("select", "mechanism", "algorithm", "mode", "hospital", "region"):
