@@ -3,7 +3,8 @@
 """Writes the golden files of tests/golden_check.h with PyTorch and MONAI's own SegResNet and DiceLoss, in float64.
 
 Needed only to make them again, never by make check (Debian 12: python3-torch 1.13.1, MONAI 1.3.2):
-    apt install python3-torch && python3 -m venv --system-site-packages VENV && VENV/bin/pip install --no-deps monai==1.3.2
+    apt install python3-torch && python3 -m venv --system-site-packages VENV
+    VENV/bin/pip install --no-deps monai==1.3.2
     VENV/bin/python tests/golden/make_golden.py
 Weights and images come from a hash that tests/golden_check.h computes too, so only results are stored.
 A file is a sequence of records: name (16 bytes), bytes per element (int64; 4 is float, 8 is double), elements (int64),
