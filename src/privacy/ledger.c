@@ -154,8 +154,8 @@ void fb_ledger_close(fb_ledger **ledger)
     FB_FREE(*ledger);
 }
 
-/* Whole and flushed, or taken back as well as can be. A failure is final, the ledger takes no more lines: after a failed
- * fsync nobody knows what is on disk. */
+/* Whole and flushed, or taken back as well as can be. A failure is final, the ledger takes no more lines: after a
+ * failed fsync nobody knows what is on disk. */
 static fb_status write_line(fb_ledger *ledger, const char *line, size_t chars)
 {
     errno = 0;

@@ -155,7 +155,8 @@ static void fill_table(wide weight[256], digit_table *table)
             large[larges++] = i;
     }
     while (smalls > 0) {
-        const int s = small[--smalls], l = large[larges - 1]; /* below average implies one above */
+        FB_ASSERT(larges > 0); /* one below the average implies one above */
+        const int s = small[--smalls], l = large[larges - 1];
         set_cut(table, s, (uint64_t)weight[s], l);
         weight[l] -= full - weight[s];
         if (weight[l] < full) {
