@@ -104,8 +104,10 @@ static void test_scales_and_sums(void **state)
     assert_close(b.scale_query, 2.0 * c * clip / 2.0);
     assert_close(b.scale_answer, 2.0 * clip * c / 4.0);
     assert_close(b.epsilon_answer_per_parameter, 4.0 / c);
-    assert_close(b.epsilon_round, 0.5 + 2.0 + 4.0);
-    assert_close(b.delta_round, (1.0 + c + 64.0 * PAPER_N) * 0x1p-57 * (1.0 + exp(6.5)));
+    assert_close(b.epsilon_rounding, 2.0 * 0x1p-43 * (c + 64.0 * PAPER_N + 62.0));
+    assert_true(b.epsilon_rounding < 2e-5); /* the price of double precision, far below the last printed digit */
+    assert_close(b.epsilon_round, 0.5 + 2.0 + 4.0 + b.epsilon_rounding);
+    assert_close(b.delta_round, c * 0x1p-57 * (1.0 + exp(4.0 / c)));
     /* never more noise than needed by a rounding, never less */
     assert_true(clip / b.scale_threshold <= 0.5 && 2.0 * c * clip / b.scale_query <= 2.0);
     spec.answer_budget = FB_ANSWER_PER_PARAMETER;
@@ -115,8 +117,10 @@ static void test_scales_and_sums(void **state)
     assert_close(b.epsilon_answer, 4.0 * c);
     assert_close(b.epsilon_answer_per_parameter, 4.0);
     assert_close(b.epsilon_query, 0.5 * pow(2.0 * c, 2.0 / 3.0)); /* the optimal split of Lyu, Su & Li */
-    assert_close(b.epsilon_round, 0.5 + b.epsilon_query + 4.0 * c);
-    assert_true(b.delta_round == 1.0); /* e^(4 c) times anything */
+    assert_close(b.epsilon_round, 0.5 + b.epsilon_query + 4.0 * c + b.epsilon_rounding);
+    assert_close(b.delta_round, c * 0x1p-57 * (1.0 + exp(4.0)));
+    spec.epsilon_answer = 100.0;
+    assert_true(plan(&spec, PAPER_N).delta_round == 1.0); /* e^100 times anything */
     /* facts: epsilon 1, q 4 split 1 : (2 q)^(2/3) = 4 */
     spec.epsilon_threshold = 0.2;
     spec.fraction = 0.4;
@@ -161,7 +165,7 @@ static void test_other_selections(void **state)
     spec.select = FB_SELECT_RANDOM;
     fb_budget b = plan(&spec, 100);
     assert_true(b.scale_threshold == 0.0 && b.scale_query == 0.0 && b.epsilon_query == 0.0 && b.epsilon_round == 4.0);
-    assert_close(b.delta_round, 10.0 * 0x1p-57 * (1.0 + exp(4.0)));
+    assert_close(b.delta_round, 10.0 * 0x1p-57 * (1.0 + exp(0.4)));
     spec.select = FB_SELECT_ALL;
     spec.fraction = 1.0;
     b = plan(&spec, 100);

@@ -5,6 +5,7 @@
 #include "privacy/mechanism.h"
 
 #include "privacy/grid.h"
+#include "privacy/tail.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -126,6 +127,8 @@ static fb_status plan_svt(const fb_release_spec *spec, fb_budget *budget)
     budget->epsilon_threshold = spec->epsilon_threshold;
     budget->epsilon_query =
         spec->epsilon_query > 0.0 ? spec->epsilon_query : spec->epsilon_threshold * pow(2.0 * count, 2.0 / 3.0);
+    budget->epsilon_rounding =
+        2.0 * FB_TAIL_RELATIVE_ERROR * (count + (double)FB_SVT_PASSES * (double)budget->n + 62.0);
     FB_TRY(find_scale("privacy.epsilon_threshold", sensitivity, budget->epsilon_threshold, &budget->scale_threshold));
     return find_scale("privacy.epsilon_query", 2.0 * count * sensitivity, budget->epsilon_query, &budget->scale_query);
 }
@@ -135,19 +138,18 @@ fb_status fb_budget_plan(const fb_release_spec *spec, int64_t n, fb_budget *out)
     FB_TRY(check_sharing(spec, n));
     FB_TRY(check_clip(spec));
     fb_budget budget = {.n = n, .count = ceil_share(spec->fraction, n), .epsilon_round = INFINITY};
-    double draws = (double)budget.count;
     if (spec->mechanism == FB_MECHANISM_LAPLACE) {
         budget.grid_log2 = fb_grid_log2(spec->clip);
         budget.clip_grid = fb_grid_floor(spec->clip, budget.grid_log2);
         FB_TRY(plan_answers(spec, &budget));
-        if (spec->select == FB_SELECT_SVT) {
+        if (spec->select == FB_SELECT_SVT)
             FB_TRY(plan_svt(spec, &budget));
-            draws += 1.0 + (double)FB_SVT_PASSES * (double)n;
-        }
     }
     if (fb_guarantee_find(spec->select, spec->mechanism)->formal) {
-        budget.epsilon_round = budget.epsilon_threshold + budget.epsilon_query + budget.epsilon_answer;
-        budget.delta_round = fmin(1.0, draws * FB_NOISE_TV_PER_DRAW * (1.0 + exp(budget.epsilon_round)));
+        budget.epsilon_round =
+            budget.epsilon_threshold + budget.epsilon_query + budget.epsilon_answer + budget.epsilon_rounding;
+        budget.delta_round =
+            fmin(1.0, (double)budget.count * FB_NOISE_TV_PER_DRAW * (1.0 + exp(budget.epsilon_answer_per_parameter)));
     }
     *out = budget;
     return FB_OK;

@@ -61,9 +61,16 @@ typedef struct fb_budget {
     double scale_threshold, scale_query, scale_answer; /* of the discrete Laplace, in grid steps; 0: not used */
     double epsilon_threshold, epsilon_query;           /* spent per round */
     double epsilon_answer, epsilon_answer_per_parameter;
-    double epsilon_round; /* sum of the parts; INFINITY without a guarantee */
-    double delta_round; /* rounding of the noise tables: draws * FB_NOISE_TV_PER_DRAW * (1 + e^epsilon), capped at 1 */
+    double epsilon_rounding; /* what rounded probabilities of the SVT's tests add: see below */
+    double epsilon_round;    /* sum of the parts; INFINITY without a guarantee */
+    double delta_round;      /* what the rounded tables of the answers' noise add, at most 1 */
 } fb_budget;
+
+/* Rounding. An answer is one draw from tables: (e, (1 + e^e) FB_NOISE_TV_PER_DRAW) with e =
+ * epsilon_answer_per_parameter, composed c times. The SVT's probabilities are relatively exact (tail.h): in its proof a
+ * positive test costs the ratio of two probabilities, a negative one compares two that only their rounding can put in
+ * the wrong order, and the threshold is one value of 62 bits, so with r = FB_TAIL_RELATIVE_ERROR selection costs at
+ * most 2 r (c + FB_SVT_PASSES n + 62) more epsilon, and no delta. */
 
 /* Checks the spec and derives the budget. Errors (usage): combination that does not exist, fraction, clip, threshold or
  * budgets out of range for it, each with key, value and limit. */

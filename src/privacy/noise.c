@@ -118,6 +118,23 @@ static void refill(fb_noise *noise)
     noise->position = 0;
 }
 
+uint8_t fb_noise_byte(fb_noise *noise)
+{
+    if (noise->position == BUFFER_BYTES)
+        refill(noise);
+    return noise->buffer[noise->position++];
+}
+
+uint64_t fb_noise_word(fb_noise *noise)
+{
+    uint64_t word;
+    if (BUFFER_BYTES - noise->position < sizeof word)
+        refill(noise); /* the few bytes left are dropped */
+    memcpy(&word, noise->buffer + noise->position, sizeof word);
+    noise->position += sizeof word;
+    return word;
+}
+
 /* Integer weights of a truncated geometric digit of ratio e^-t, in units of 2^-72, adding up to exactly 2^72. */
 static void weigh_digit(long double t, int values, wide weight[256])
 {

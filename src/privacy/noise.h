@@ -34,6 +34,9 @@ fb_status fb_noise_create(const uint8_t key[FB_KEY_BYTES], fb_noise **out) FB_MU
 void fb_noise_destroy(fb_noise **noise);                              /* wipes the key */
 void fb_noise_seek(fb_noise *noise, const fb_noise_address *address); /* to the first bit of the address */
 
+uint8_t fb_noise_byte(fb_noise *noise);  /* 8 uniform bits */
+uint64_t fb_noise_word(fb_noise *noise); /* 64 uniform bits */
+
 typedef struct fb_laplace fb_laplace; /* the tables of one scale */
 
 /* scale in grid steps, in (0, 2^56]. Errors: out of range (value and limit named). */

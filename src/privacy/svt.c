@@ -2,6 +2,7 @@
 #include "privacy/svt.h"
 
 #include "core/mem.h"
+#include "privacy/tail.h"
 
 #include <stdlib.h>
 
@@ -16,7 +17,7 @@ typedef struct candidate {
 typedef struct svt {
     const fb_budget *budget;
     fb_noise *noise;
-    fb_laplace *query;
+    fb_tail query;     /* the noise of a test */
     int64_t threshold; /* noised, once */
     candidate *rest;   /* (n) the first `left` are not selected yet */
     uint64_t *chosen;  /* (n bits) */
@@ -43,7 +44,7 @@ static int64_t test_places(svt *s, int64_t from, int64_t to, int64_t kept)
 {
     for (int64_t k = from; k < to && s->selected < s->budget->count; k++) {
         const candidate c = s->rest[k];
-        const int above = c.magnitude + fb_laplace_draw(s->query, s->noise) >= s->threshold;
+        const int above = fb_tail_reaches(&s->query, s->threshold - c.magnitude, s->noise);
         s->tests++;
         s->chosen[c.index / 64] |= (uint64_t)above << c.index % 64;
         s->selected += above;
@@ -64,20 +65,11 @@ static void run_pass(svt *s, const fb_rng *order)
     s->left = kept;
 }
 
-static fb_status draw_threshold(svt *s, const fb_noise_address *address)
-{
-    fb_laplace *laplace = NULL;
-    FB_TRY(fb_laplace_create(s->budget->scale_threshold, &laplace));
-    fb_noise_seek(s->noise, address);
-    s->threshold = s->budget->threshold_grid + fb_laplace_draw(laplace, s->noise);
-    fb_laplace_destroy(&laplace);
-    return FB_OK;
-}
-
 static fb_status prepare(svt *s, const fb_noise_address *address, const int32_t *grid)
 {
-    FB_TRY(draw_threshold(s, address));
-    FB_TRY(fb_laplace_create(s->budget->scale_query, &s->query));
+    fb_noise_seek(s->noise, address);
+    s->threshold = s->budget->threshold_grid + fb_tail_draw(s->budget->scale_threshold, s->noise);
+    s->query = fb_tail_of(s->budget->scale_query);
     FB_TRY(FB_ALLOC(s->rest, s->budget->n, "order of the SVT tests"));
     FB_TRY(FB_ALLOC(s->chosen, (s->budget->n + 63) / 64, "selection of the SVT"));
     s->left = s->budget->n;
@@ -118,7 +110,6 @@ fb_status fb_svt_select(const fb_budget *budget, const fb_rng *public_rng, fb_no
     *selected = list_chosen(&s, index);
     report->tests = s.tests;
 done:
-    fb_laplace_destroy(&s.query);
     FB_FREE(s.rest);
     FB_FREE(s.chosen);
     return status;
