@@ -345,11 +345,13 @@ static void test_key_file(void **state)
     must_fail(fb_key_make(FB_KEY_FILE, 0, path, 0, key), "No such file");
     write_key(path, HEX, 0600);
     must(fb_key_make(FB_KEY_FILE, 0, path, 0, key));
-    must(fb_key_make(FB_KEY_FILE, 1, path, 1, other));
+    must(fb_key_make(FB_KEY_FILE, 0, path, 1, other));
+    assert_memory_not_equal(key, other, sizeof key);
+    must(fb_key_make(FB_KEY_FILE, 9, path, 0, other)); /* another run with the same file */
     assert_memory_not_equal(key, other, sizeof key);
     snprintf(text, sizeof text, "%s\n", HEX);
     write_key(path, text, 0400);
-    must(fb_key_make(FB_KEY_FILE, 9, path, 0, same));
+    must(fb_key_make(FB_KEY_FILE, 0, path, 0, same));
     assert_memory_equal(key, same, sizeof key);
     static const mode_t open_modes[] = {0640, 0604, 0660, 0601, 0777};
     for (size_t i = 0; i < sizeof open_modes / sizeof open_modes[0]; i++) {

@@ -168,7 +168,7 @@ static void format_choice(char *text, const char *choices, int position)
 }
 
 /* The shortest decimal that reads back to the same double. */
-static void format_real(char *text, double value)
+static void format_real(char text[static FB_TEXT_CHARS], double value)
 {
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, FB_TEXT_CHARS, "%.*g", digits, value);

@@ -85,8 +85,8 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
     hospital->report.epsilon_total = federation->guarantee->formal ? 0.0 : INFINITY;
     if (federation->release.mechanism == FB_MECHANISM_NONE)
         return FB_OK;
-    FB_TRY(fb_key_make(key_source(config), (uint64_t)config->run_seed, config->privacy_key, (uint32_t)hospital->index,
-                       key));
+    const uint64_t seed = key_source(config) == FB_KEY_FILE ? federation->run_nonce : (uint64_t)config->run_seed;
+    FB_TRY(fb_key_make(key_source(config), seed, config->privacy_key, (uint32_t)hospital->index, key));
     const fb_status status = fb_noise_create(key, &hospital->noise);
     sodium_memzero(key, sizeof key);
     FB_TRY(status);
@@ -187,12 +187,13 @@ static fb_status build(fb_federation *federation, const char *folder)
 fb_status fb_federation_create(const fb_config *config, fb_comm *comm, const char *folder, fb_federation **out)
 {
     fb_federation *federation = NULL;
-    fb_status status = FB_ALLOC(federation, 1, "federation");
-    if (status == FB_OK) {
-        federation->config = config;
-        federation->comm = comm;
+    FB_TRY(fb_status_agree(comm, FB_ALLOC(federation, 1, "federation")));
+    federation->config = config;
+    federation->comm = comm;
+    randombytes_buf(&federation->run_nonce, sizeof federation->run_nonce);
+    fb_status status = fb_comm_broadcast(comm, &federation->run_nonce, sizeof federation->run_nonce);
+    if (status == FB_OK)
         status = build(federation, folder);
-    }
     status = fb_status_agree(comm, status);
     if (status != FB_OK) {
         fb_federation_destroy(&federation);

@@ -59,6 +59,7 @@ typedef struct fb_federation {
     fb_budget budget;
     const fb_guarantee *guarantee;           /* borrowed */
     int formal_privacy;                      /* guarantee holds and keys do not come from the seed */
+    uint64_t run_nonce;                      /* public, fresh for every run: keeps runs with one key file apart */
     float *w;                                /* (n) the global model */
     float *w_local;                          /* (n) the model being trained */
     float *dw;                               /* (n) its change */

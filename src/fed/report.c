@@ -320,6 +320,7 @@ fb_status fb_report_privacy_records(const fb_federation *federation, fb_records 
     FB_TRY(fb_records_add(records, "privacy_accountant", "%s", federation->guarantee->formal ? "basic" : "none"));
     if (!federation->guarantee->formal)
         return FB_OK;
+    FB_TRY(fb_records_add(records, "noise_run_nonce", "%016llx", (unsigned long long)federation->run_nonce));
     FB_TRY(fb_records_add(records, "epsilon_round", "%.9g", budget->epsilon_round));
     FB_TRY(fb_records_add(records, "epsilon_round_threshold", "%.9g", budget->epsilon_threshold));
     FB_TRY(fb_records_add(records, "epsilon_round_query", "%.9g", budget->epsilon_query));

@@ -81,7 +81,7 @@ fb_status fb_key_make(fb_key_source source, uint64_t seed, const char *path, uin
     } else {
         uint8_t secret[FB_KEY_BYTES];
         FB_TRY(read_secret(path, secret));
-        derive("fedbrats key from file", secret, 0, hospital, key);
+        derive("fedbrats key from file", secret, seed, hospital, key);
         sodium_memzero(secret, sizeof secret);
     }
     return FB_OK;
