@@ -33,7 +33,7 @@ static const double grey_matter[FB_MODALITIES] = {0.58, 0.62, 0.62, 0.62};
 static const double csf[FB_MODALITIES] = {0.24, 0.27, 0.98, 0.24};
 static const double oedema[FB_MODALITIES] = {0.56, 0.58, 0.82, 0.86};
 static const double necrosis[FB_MODALITIES] = {0.30, 0.34, 0.94, 0.38};
-static const double infiltrated[FB_MODALITIES] = {0.42, 0.46, 0.84, 0.74}; /* non-enhancing tumour */
+static const double infiltrated[FB_MODALITIES] = {0.38, 0.42, 0.86, 0.72}; /* non-enhancing tumour */
 static const double enhancing[FB_MODALITIES] = {0.55, 1.02, 0.70, 0.70};
 static const double vessel[FB_MODALITIES] = {0.54, 1.05, 0.66, 0.64};
 static const double dura[FB_MODALITIES] = {0.52, 1.00, 0.66, 0.64};
@@ -297,7 +297,7 @@ static double radius_from_tumour(const fb_anatomy *a, const double p[3])
 static uint8_t add_tumour(const fb_anatomy *a, const double p[3], double radius, double brain_depth, double ventricle,
                           double signal[FB_MODALITIES])
 {
-    const double margin = 0.22 * a->core_mm * at(a, MARGIN, p);
+    const double margin = 0.22 * a->core_mm * at(a, MARGIN, p) + 2.0 * at(a, FOLDS, p);
     const double core = a->core_mm + margin - radius;
     const double wet =
         fmin(fmin(a->oedema_mm + 0.6 * margin + 0.18 * a->oedema_mm * at(a, SPREAD, p) - radius, brain_depth - 3.0),
@@ -305,7 +305,7 @@ static uint8_t add_tumour(const fb_anatomy *a, const double p[3], double radius,
     const double halo = fmax(core, wet);
     const double rim = a->rim_mm * (1.0 + 0.4 * at(a, RIM, p));
     const double live = a->high_grade ? fmin(rim - core, 40.0 * (a->quiet - at(a, VIABLE, p)))
-                                      : a->nodule_mm[3] - distance(p, a->nodule_mm);
+                                      : a->nodule_mm[3] * (1.0 + 0.3 * at(a, RIM, p)) - distance(p, a->nodule_mm);
     const double active = a->high_grade || a->nodule ? fmin(core, live) : -1e9;
     const double dead = a->high_grade ? core - rim : -1e9;
     mix_tumour(a, signal, oedema, share(a, halo));
