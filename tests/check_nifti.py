@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nibabel and FedBraTS read each other's NIfTI files (test_nifti IN OUT copies a file through our reader and writer)."""
+"""nibabel and FedBraTS read each other's NIfTI files: test_nifti IN OUT copies a file through our reader and writer."""
 import os
 import subprocess
 import sys

@@ -31,6 +31,12 @@ sums()
     (cd "$1" && find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum)
 }
 
+# sites FOLDER: the site of each case in it, sorted
+sites()
+{
+    find "$1" -name '*_seg.nii.gz' | sed 's|.*/Brats18_\([^_]*\)_.*|\1|' | LC_ALL=C sort
+}
+
 # refused CODE MESSAGE NAME ARGUMENT...: exit status CODE, MESSAGE on standard error, nothing left behind
 refused()
 {
@@ -44,16 +50,17 @@ refused()
     verdict $? "$name"
 }
 
-phantom --output "$work/a" --shape 32 --scale 0.1 --seed 7
+phantom --output "$work/a" --shape 32 --scale 0.17 --seed 7
 verdict $? "a cohort is written"
 [ ! -e "$work/a.tmp" ] && [ -z "$(find "$work/a" -name '*.tmp')" ]
 verdict $? "no temporary file stays"
 
-counts=$(find "$work/a" -name '*_seg.nii.gz' | sed 's|.*/Brats18_\([^_]*\)_.*|\1|' | LC_ALL=C sort | uniq -c | awk '{printf "%s:%s ", $2, $1}')
-[ "$counts" = "2013:3 CBICA:9 TCIA01:3 TCIA02:4 TCIA03:2 TCIA04:2 TCIA05:2 TCIA06:2 TCIA08:2 TCIA09:2 TCIA10:4 TCIA12:2 TCIA13:2 " ]
+counts=$(sites "$work/a" | uniq -c | awk '{printf "%s:%s ", $2, $1}')
+[ "$counts" = "2013:6 CBICA:15 TCIA01:4 TCIA02:6 TCIA03:3 TCIA04:2 TCIA05:2 TCIA06:2 TCIA08:3 TCIA09:2 TCIA10:6 \
+TCIA12:2 TCIA13:3 " ]
 verdict $? "subjects per site follow the paper, at least 2"
-[ "$(find "$work/a/LGG" -mindepth 1 -maxdepth 1 | sed 's|.*/Brats18_\([^_]*\)_.*|\1|' | LC_ALL=C sort -u | tr '\n' ' ')" = "2013 TCIA09 TCIA10 TCIA12 TCIA13 " ] &&
-    [ "$(find "$work/a/HGG" -maxdepth 1 -name '*_2013_*' | wc -l) $(find "$work/a/LGG" -maxdepth 1 -name '*_2013_*' | wc -l)" = "2 1" ]
+[ "$(sites "$work/a/LGG" | uniq | tr '\n' ' ')" = "2013 TCIA09 TCIA10 TCIA12 TCIA13 " ] &&
+    [ "$(sites "$work/a/HGG" | grep -c 2013) $(sites "$work/a/LGG" | grep -c 2013)" = "4 2" ]
 verdict $? "sites are HGG or LGG, 2013 is both, two to one"
 for folder in "$work"/a/*GG/*; do
     name=$(basename "$folder")
@@ -65,11 +72,15 @@ done > "$work/log"
 [ ! -s "$work/log" ]
 verdict $? "every folder holds t1, t1ce, t2, flair and seg"
 
-OMP_NUM_THREADS=3 phantom --output "$work/b" --shape 32 --scale 0.1 --seed 7 && [ "$(sums "$work/a")" = "$(sums "$work/b")" ]
+OMP_NUM_THREADS=3 phantom --output "$work/b" --shape 32 --scale 0.17 --seed 7 &&
+    [ "$(sums "$work/a")" = "$(sums "$work/b")" ]
 verdict $? "same seed, other number of threads: same bytes"
-phantom --output "$work/c" --shape 32 --scale 0.001 --seed 7 && (cd "$work/c" && find . -type f -exec cmp {} "$work/a/{}" \;) > "$work/log" 2>&1 && [ ! -s "$work/log" ]
+phantom --output "$work/c" --shape 32 --scale 0.001 --seed 7 &&
+    (cd "$work/c" && find . -type f -exec cmp {} "$work/a/{}" \;) > "$work/log" 2>&1 && [ ! -s "$work/log" ]
 verdict $? "a subject does not depend on how many there are"
-phantom --output "$work/d" --shape 32 --scale 0.001 --seed 8 && ! cmp -s "$work/c/HGG/Brats18_CBICA_P0000_1/Brats18_CBICA_P0000_1_t1.nii.gz" "$work/d/HGG/Brats18_CBICA_P0000_1/Brats18_CBICA_P0000_1_t1.nii.gz"
+image=HGG/Brats18_CBICA_P0000_1/Brats18_CBICA_P0000_1_t1.nii.gz
+phantom --output "$work/d" --shape 32 --scale 0.001 --seed 8 && [ -s "$work/d/$image" ] &&
+    ! cmp -s "$work/c/$image" "$work/d/$image"
 verdict $? "another seed gives other images"
 phantom --output "$work/e" --shape 32x40x48 --scale 0.001
 verdict $? "an oblong cohort is written"

@@ -4,10 +4,10 @@
 
     voxel_baseline.py COHORT [--bins 12] [--smooth 2]
 
-COHORT is a folder in the BraTS layout. Every fourth case (by name) is held out. The z-scored intensities (over the voxels
-that are not 0, per image) of the four modalities are binned at their training quantiles into a four-dimensional
-histogram; each cell holds the share of tumour core, whole tumour and enhancing tumour. A voxel is positive when its cell's
-share exceeds a threshold, tuned per region for the best mean Dice on the training cases. Prints Dice on both sets.
+COHORT is a folder in the BraTS layout. Every fourth case (by name) is held out. The z-scored intensities (over the
+voxels that are not 0, per image) of the four modalities are binned at their training quantiles into a four-dimensional
+histogram; each cell holds the share of tumour core, whole tumour and enhancing tumour. A voxel is positive when its
+cell's share exceeds a threshold, tuned per region for the best mean Dice on the training cases. Prints both sets' Dice.
 """
 import argparse
 import pathlib
@@ -71,7 +71,8 @@ def main():
     means = numpy.zeros((2, len(REGIONS)))
     for r, region in enumerate(REGIONS):
         table = [[(share[cell_of(s)][:, r], t[:, r]) for s, t in group] for group in (train, test)]
-        score = {t: numpy.nanmean([dice(p > t, truth) for p, truth in table[0]]) for t in numpy.arange(0.05, 0.95, 0.025)}
+        thresholds = numpy.arange(0.05, 0.95, 0.025)
+        score = {t: numpy.nanmean([dice(p > t, truth) for p, truth in table[0]]) for t in thresholds}
         best = max(score, key=score.get)
         means[:, r] = [numpy.nanmean([dice(p > best, truth) for p, truth in group]) for group in table]
         print(f"{region}  train {means[0, r]:.4f}  held out {means[1, r]:.4f}  threshold {best:.3f}")
