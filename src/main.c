@@ -111,6 +111,7 @@ int main(int argc, char **argv)
         print_help();
         return FB_EXIT_OK;
     }
+    fb_mem_keep_freed();
     if (sodium_init() < 0) {
         fprintf(stderr, "fedbrats: libsodium cannot be initialised: no source of random numbers\n");
         return FB_EXIT_FAILED;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/mem.h"
 
+#include <limits.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,4 +88,10 @@ int64_t fb_mem_live_bytes(void)
 int64_t fb_mem_peak_bytes(void)
 {
     return atomic_load(&peak_bytes);
+}
+
+void fb_mem_keep_freed(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
 }
