@@ -17,12 +17,12 @@ mkdir -p "$out"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 echo "demo: phantom cohort of 13 sites"
-"$bin/brats-phantom" --output "$out/cohort" --shape 32x32x32 --scale 0.15 --seed "$seed"
+"$bin/brats-phantom" --output "$out/cohort" --shape 32x32x32 --scale 0.25 --seed "$seed"
 "$bin/brats-split" --input "$out/cohort" --output "$out/shards" --seed "$seed"
 
 # The clip goes with the learning rate: a weight moves by about the learning rate per step of Adam.
 common=(--data.shards="$out/shards" --run.seed="$seed" --data.patch=32x32x32
-        --train.learning_rate=3e-3 --federation.rounds="$rounds")
+        --train.learning_rate=3e-3 --train.epochs=2 --federation.rounds="$rounds")
 svt=(--sharing.select=svt --sharing.fraction=0.1 --privacy.mechanism=laplace --privacy.clip=3e-3
      --privacy.epsilon_threshold=100 --privacy.answer_budget=per-parameter)
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The same bits - model, metrics, bytes, ledgers - for any number of ranks, with ranks delayed at random, for every
-# select x mechanism, momentum and weighting that exists, at one thread and at two. And: sharing everything by topk equals
-# dense FedAvg; a changed seed changes the bits (so that the comparison can fail).
+# select x mechanism, momentum and weighting that exists, at one thread and at two. And: sharing everything by topk is
+# dense FedAvg; a changed configuration changes the bits (so that the comparison can fail).
 set -u
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -22,7 +22,8 @@ report() # OK NAME
 
 bin=$FB_BIN
 "$bin/brats-phantom" --output "$dir/cohort" --shape 32x32x32 --scale 0.001 --seed 3 > /dev/null &&
-    "$bin/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > /dev/null || { report 1 "cohort"; exit 1; }
+    "$bin/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > /dev/null ||
+    { report 1 "cohort"; exit 1; }
 ${CC:-cc} -shared -fPIC $(pkg-config --cflags ompi-c 2> /dev/null) tests/mpi_delay.c -o "$dir/delay.so" \
     $(pkg-config --libs ompi-c 2> /dev/null || echo -lmpi) || report 1 "delay library"
 
@@ -109,8 +110,8 @@ model() # RUN: its hash
 train topk-all 0 1 --sharing.select=topk --sharing.fraction=1
 [ -n "$(model all-none)" ] && [ "$(model topk-all)" = "$(model all-none)" ]
 report $? "topk with fraction 1 and no noise is dense FedAvg, bit for bit"
-train other-seed 0 1 --run.seed=6 2> /dev/null || train other-seed 0 1 --federation.participation=0.5
-[ "$(model other-seed)" != "$(model all-none)" ]
+train half 0 1 --federation.participation=0.5
+[ -n "$(model half)" ] && [ "$(model half)" != "$(model all-none)" ]
 report $? "another configuration gives other bits: the comparison can fail"
 echo "1..$number"
 exit $status

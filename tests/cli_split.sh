@@ -114,7 +114,8 @@ check "into 13 hospitals, a train case each" grep -Eq '^all +17 +9 +13 +6 +7$' "
 # FeTS: no grade folders, hospitals from a table with CRLF
 mkdir "$work/flat"
 cp -r "$work"/in/HGG/Brats18_CBICA_* "$work/flat"
-ls "$work/flat" | awk 'BEGIN { printf "Partition_ID,Subject_ID\r\n" } { printf "%d,%s\r\n", NR % 2 + 9, $0 }' > "$work/fets.csv"
+ls "$work/flat" | awk 'BEGIN { printf "Partition_ID,Subject_ID\r\n" } { printf "%d,%s\r\n", NR % 2 + 9, $0 }' \
+    > "$work/fets.csv"
 check "takes a FeTS table" run --input "$work/flat" --output "$work/fets" --partition "$work/fets.csv"
 check "with its hospitals" diff <(tail -n +2 "$work/fets/manifest.csv" | cut -d, -f4 | sort -un) <(printf '9\n10\n')
 awk -F, -v OFS=, 'NR == 1 { print "subject_id,site,grade,split" }

@@ -168,13 +168,15 @@ static void format_choice(char *text, const char *choices, int position)
 }
 
 /* The shortest decimal that reads back to the same double. */
-static void format_real(char text[static FB_TEXT_CHARS], double value)
+static void format_real(char *text, double value)
 {
+    char number[32];
     for (int digits = 6; digits <= 17; digits++) {
-        snprintf(text, FB_TEXT_CHARS, "%.*g", digits, value);
-        if (isinf(value) || strtod(text, NULL) == value)
-            return;
+        snprintf(number, sizeof number, "%.*g", digits, value);
+        if (isinf(value) || strtod(number, NULL) == value)
+            break;
     }
+    memcpy(text, number, sizeof number);
 }
 
 void fb_options_format(const fb_option *option, const void *values, char text[FB_TEXT_CHARS])

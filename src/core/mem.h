@@ -28,6 +28,6 @@ int64_t fb_mem_peak_bytes(void);
 #define FB_ALLOC(pointer, count, what) fb_mem_alloc(&(pointer), (count), sizeof *(pointer), (what))
 #define FB_FREE(pointer) fb_mem_free(&(pointer))
 
-/* For programs that allocate the same large blocks again and again: freed memory stays with the process instead of going
- * back to the system, which would have to clear every page anew. Call once, first thing in main(). */
+/* For programs that allocate the same large blocks again and again: freed memory stays with the process instead of
+ * going back to the system, which would have to clear every page anew. Call once, first thing in main(). */
 void fb_mem_keep_freed(void);

@@ -58,7 +58,7 @@ fb_status fb_shard_volume(fb_shard *shard, fb_split split, int64_t index, const 
 
 typedef struct fb_shard_writer fb_shard_writer;
 
-/* Creates DIR/FILE.tmp; finish verifies, flushes and renames it. The test shard's `hospital` is "test", its index -1. */
+/* Creates DIR/FILE.tmp; finish verifies, flushes and renames it. The test shard's hospital is "test", its index -1. */
 fb_status fb_shard_writer_create(const char *folder, const char *file, const char *hospital, int hospital_index,
                                  fb_shard_writer **out) FB_MUST_USE;
 /* Appends a case; image values that are all integers in the int16 range are stored as int16, others as float32.

@@ -49,8 +49,8 @@ int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise);
 /* Keys. Each hospital has its own: they are in no checkpoint, log or result. */
 typedef enum fb_key_source { FB_KEY_SYSTEM = 0, FB_KEY_SEED = 1, FB_KEY_FILE = 2 } fb_key_source;
 
-/* SYSTEM: 32 fresh bytes of the kernel's generator. SEED: derived (BLAKE2b) from (seed, hospital): reproducible, simulates
- * only. FILE: derived from the 64 hexadecimal digits in `path`, a file that only its owner may read, from `seed`, which
- * must then be a number that no other run with this file has, and hospital: the same noise on other data would cancel. */
+/* SYSTEM: 32 fresh bytes of the kernel's generator. SEED: derived (BLAKE2b) from (seed, hospital): reproducible, only a
+ * simulation. FILE: derived from the 64 hexadecimal digits in `path`, a file that only its owner may read, hospital and
+ * `seed`, which must then be a number that no other run with this file has: equal noise on other data would cancel. */
 fb_status fb_key_make(fb_key_source source, uint64_t seed, const char *path, uint32_t hospital,
                       uint8_t key[FB_KEY_BYTES]) FB_MUST_USE;
