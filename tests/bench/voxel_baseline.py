@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a classifier that sees one voxel at a time reaches: the bar that a network on the same cohort has to clear.
 
-    voxel_baseline.py COHORT [--bins 12] [--smooth 2]
+    voxel_baseline.py COHORT [--manifest SHARDS/manifest.csv] [--bins 12] [--smooth 2]
 
-COHORT is a folder in the BraTS layout. Every fourth case (by name) is held out. The z-scored intensities (over the
+COHORT is a folder in the BraTS layout. With a manifest of brats-split its train and test cases are used, so that the
+figures stand beside a network's on the same shards; without, every fourth case (by name) is held out. The z-scored intensities (over the
 voxels that are not 0, per image) of the four modalities are binned at their training quantiles into a four-dimensional
 histogram; each cell holds the share of tumour core, whole tumour and enhancing tumour. A voxel is positive when its
 cell's share exceeds a threshold, tuned per region for the best mean Dice on the training cases. Prints both sets' Dice.
 """
 import argparse
+import csv
 import pathlib
 
 import nibabel
@@ -43,9 +45,19 @@ def dice(predicted, truth):
     return 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()) if truth.any() else numpy.nan
 
 
+def split(folders, manifest):
+    """Indices of the training and of the held-out cases."""
+    if manifest is None:
+        return [i for i in range(len(folders)) if i % 4 != 3], [i for i in range(len(folders)) if i % 4 == 3]
+    with open(manifest, newline="", encoding="utf-8") as table:
+        of = {row["subject"]: row["split"] for row in csv.DictReader(table)}
+    return tuple([i for i, f in enumerate(folders) if of[f.name] == which] for which in ("train", "test"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cohort", type=pathlib.Path)
+    parser.add_argument("--manifest", type=pathlib.Path)
     parser.add_argument("--bins", type=int, default=12)
     parser.add_argument("--smooth", type=int, default=2)
     args = parser.parse_args()
@@ -53,8 +65,7 @@ def main():
     if len(folders) < 8:
         parser.error(f"{args.cohort}: {len(folders)} cases found, at least 8 needed")
     cases = [load(folder) for folder in folders]
-    train = [c for i, c in enumerate(cases) if i % 4 != 3]
-    test = [c for i, c in enumerate(cases) if i % 4 == 3]
+    train, test = ([cases[i] for i in part] for part in split(folders, args.manifest))
 
     pooled = numpy.concatenate([scores for scores, _ in train])
     edges = [numpy.quantile(pooled[:, m], numpy.arange(1, args.bins) / args.bins) for m in range(4)]
