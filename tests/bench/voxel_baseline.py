@@ -5,10 +5,11 @@
     voxel_baseline.py COHORT [--manifest SHARDS/manifest.csv] [--bins 12] [--smooth 2]
 
 COHORT is a folder in the BraTS layout. With a manifest of brats-split its train and test cases are used, so that the
-figures stand beside a network's on the same shards; without, every fourth case (by name) is held out. The z-scored intensities (over the
-voxels that are not 0, per image) of the four modalities are binned at their training quantiles into a four-dimensional
-histogram; each cell holds the share of tumour core, whole tumour and enhancing tumour. A voxel is positive when its
-cell's share exceeds a threshold, tuned per region for the best mean Dice on the training cases. Prints both sets' Dice.
+figures stand beside a network's on the same shards; without, every fourth case (by name) is held out. The z-scored
+intensities (over the voxels that are not 0, per image) of the four modalities are binned at their training quantiles
+into a four-dimensional histogram; each cell holds the share of tumour core, whole tumour and enhancing tumour. A voxel
+is positive when its cell's share exceeds a threshold, tuned per region for the best mean Dice on the training cases.
+Prints both sets' Dice.
 """
 import argparse
 import csv
