@@ -44,6 +44,8 @@ SODIUM_LIBS ?= $(or $(shell $(PKG) --libs libsodium 2>/dev/null),-lsodium)
 ZLIB_LIBS ?= -lz
 NIFTI_CFLAGS ?= -isystem/usr/include/nifti
 CMOCKA_LIBS ?= -lcmocka
+# Expanded once, not for every file.
+$(foreach name,MPI_CFLAGS MPI_LIBS HDF5_CFLAGS HDF5_LIBS INIH_LIBS SODIUM_LIBS,$(eval $(name) := $(value $(name))))
 
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 
@@ -61,20 +63,21 @@ NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
 # --- sources: every file in these folders ---------------------------------------------------------------------------------
 
+LIB := $(BUILDDIR)/libfedbrats.a
 LIB_SRC := $(wildcard src/*/*.c) $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
-LIB := $(BUILDDIR)/libfedbrats.a
-PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 # The network again in double precision: the oracle of the gradient tests.
-DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
-TEST_SRC := $(wildcard tests/test_*.c)
-TESTS := $(TEST_SRC:tests/%.c=$(BUILDDIR)/tests/%)
-BENCH_SRC := $(wildcard tests/bench/bench_*.c)
-BENCHES := $(BENCH_SRC:tests/bench/%.c=$(BUILDDIR)/bench/%)
+PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
+TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
+BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
+OBJ := $(LIB_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+       $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
-FLAGS_STAMP := $(BUILDDIR)/flags.stamp
+FLAGS := $(BUILDDIR)/flags.stamp
+REVISION_STAMP := $(BUILDDIR)/revision.stamp
 PROBE := $(BUILDDIR)/probe.log
 
 .PHONY: all deps demo check check-long bench install uninstall config lint format clean help _demo _check _bench _tests FORCE
@@ -126,76 +129,53 @@ _bench: all $(BENCHES)
 
 # --- compiling --------------------------------------------------------------------------------------------------------------
 
-# Rewritten only when the flags changed, so that changed flags rebuild and nothing else does.
-$(FLAGS_STAMP): FORCE
+# A stamp is rewritten only when its text changed. What the flags' one says goes into every object.
+$(FLAGS): text = $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(CMOCKA_LIBS)
+$(REVISION_STAMP): text = $(VERSION) $(REVISION)
+$(FLAGS) $(REVISION_STAMP): FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(REVISION)' | cmp -s - $@ || \
-	    echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(LIBS_ALL) $(REVISION)' > $@.tmp
-	@if [ -f $@.tmp ]; then mv $@.tmp $@; fi
-
-PROBE_STAMP := $(BUILDDIR)/probe.stamp
-$(PROBE_STAMP): FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(CPPFLAGS_ALL) $(LIBS_ALL) $(CMOCKA_LIBS)' | cmp -s - $@ || \
-	    echo '$(CC) $(CPPFLAGS_ALL) $(LIBS_ALL) $(CMOCKA_LIBS)' > $@
+	@echo '$(text)' | cmp -s - $@ || echo '$(text)' > $@
 
 # Compile-and-link probes: says what was found, stops with the package's name when something needed is absent.
-$(PROBE): tools/probe.sh $(PROBE_STAMP)
-	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL)' MPI_LIBS='$(MPI_LIBS)' HDF5_LIBS='$(HDF5_LIBS)' DNNL_LIBS='$(DNNL_LIBS)' \
-	 INIH_LIBS='$(INIH_LIBS)' SODIUM_LIBS='$(SODIUM_LIBS)' ZLIB_LIBS='$(ZLIB_LIBS)' CMOCKA_LIBS='$(CMOCKA_LIBS)' \
-	 PYTHON='$(PYTHON)' tools/probe.sh > $@
+probe = CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL)' MPI_LIBS='$(MPI_LIBS)' HDF5_LIBS='$(HDF5_LIBS)' DNNL_LIBS='$(DNNL_LIBS)' \
+        INIH_LIBS='$(INIH_LIBS)' SODIUM_LIBS='$(SODIUM_LIBS)' ZLIB_LIBS='$(ZLIB_LIBS)' CMOCKA_LIBS='$(CMOCKA_LIBS)' \
+        PYTHON='$(PYTHON)' tools/probe.sh
+$(PROBE): tools/probe.sh $(FLAGS)
+	@$(probe) > $@
 
-config: $(PROBE)
+config:
 	@echo 'version   $(VERSION) ($(REVISION))'
 	@echo 'compiler  $(CC) $(CFLAGS_ALL)'
 	@echo 'build     $(BUILDDIR), programs in $(BINDIR)'
-	@cat $(PROBE)
+	@$(probe)
 
-compile = $(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(1) -MMD -MP -c $< -o $@
-say = $(if $(filter 0,$(V)),@echo '  $(1) $(2)')
+define compile
+@mkdir -p $(@D)
+$(if $(Q),@echo '  CC $<')
+$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(extra) -MMD -MP -c $< -o $@
+endef
 
-$(BUILDDIR)/src/nn/%.o: src/nn/%.c | $(PROBE)
-	@mkdir -p $(@D)
-	$(call say,CC,$<)
-	$(call compile,$(NN_FLAGS))
+define link
+@mkdir -p $(@D)
+$(if $(Q),@echo '  LD $@')
+$(Q)$(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(extra_libs) $(LIBS_ALL) -o $@
+endef
 
-$(BUILDDIR)/double/%.o: %.c | $(PROBE)
-	@mkdir -p $(@D)
-	$(call say,CC,$< (double))
-	$(call compile,-DFB_REAL=double)
+$(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
+$(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
+$(BUILDDIR)/tests/%.o: extra = -Itests
+$(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
+$(BUILDDIR)/src/core/build_info.o: extra = -DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
+    -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"'
 
-$(BUILDDIR)/src/core/build_info.o: src/core/build_info.c $(FLAGS_STAMP) | $(PROBE)
-	@mkdir -p $(@D)
-	$(call say,CC,$<)
-	$(call compile,-DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
-	    -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"')
+$(BUILDDIR)/src/core/build_info.o: $(REVISION_STAMP)
+$(OBJ): $(FLAGS) | $(PROBE)
 
-$(BUILDDIR)/tests/test_%_double.o: tests/test_%_double.c | $(PROBE)
-	@mkdir -p $(@D)
-	$(call say,CC,$< (double))
-	$(call compile,-Itests -DFB_REAL=double)
+$(BUILDDIR)/double/%.o: %.c
+	$(compile)
 
-$(BUILDDIR)/tests/%.o: tests/%.c | $(PROBE)
-	@mkdir -p $(@D)
-	$(call say,CC,$<)
-	$(call compile,-Itests)
-
-$(BUILDDIR)/bench/%.o: tests/bench/%.c | $(PROBE)
-	@mkdir -p $(@D)
-	$(call say,CC,$<)
-	$(call compile,-Itests)
-
-$(BUILDDIR)/%.o: %.c | $(PROBE)
-	@mkdir -p $(@D)
-	$(call say,CC,$<)
-	$(call compile,)
-
-# A changed compiler or flag rebuilds everything in the folder.
-CODE_STAMP := $(BUILDDIR)/code.stamp
-$(CODE_STAMP): FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL)' | cmp -s - $@ || echo '$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL)' > $@
-$(LIB_OBJ) $(DOUBLE_OBJ): $(CODE_STAMP)
+$(BUILDDIR)/%.o: %.c
+	$(compile)
 
 $(LIB): $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $^
@@ -203,29 +183,18 @@ $(LIB): $(LIB_OBJ)
 $(DOUBLE_LIB): $(DOUBLE_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-link = $(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(LIBS_ALL) $(1) -o $@
-
 $(BINDIR)/fedbrats: $(BUILDDIR)/src/main.o $(LIB)
-	$(call say,LD,$@)
-	$(call link,)
+	$(link)
 
 $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
-	$(call say,LD,$@)
-	$(call link,)
+	$(link)
 
-$(BUILDDIR)/tests/test_%_double: $(BUILDDIR)/tests/test_%_double.o $(DOUBLE_LIB) $(LIB)
-	$(call say,LD,$@)
-	$(call link,$(CMOCKA_LIBS))
+$(TESTS): extra_libs = $(CMOCKA_LIBS)
+$(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB)
+	$(link)
 
-$(BUILDDIR)/tests/test_%: $(BUILDDIR)/tests/test_%.o $(LIB)
-	$(call say,LD,$@)
-	$(call link,$(CMOCKA_LIBS))
-
-$(BUILDDIR)/bench/bench_%: $(BUILDDIR)/bench/bench_%.o $(LIB)
-	$(call say,LD,$@)
-	$(call link,)
-
-.PRECIOUS: $(BUILDDIR)/%.o $(BUILDDIR)/tests/test_%_double.o $(BUILDDIR)/tests/%.o $(BUILDDIR)/bench/%.o
+$(BENCHES) $(filter-out %_double,$(TESTS)): %: %.o $(LIB)
+	$(link)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------------
 
@@ -250,4 +219,4 @@ clean:
 
 FORCE:
 
--include $(LIB_OBJ:.o=.d) $(DOUBLE_OBJ:.o=.d) $(TESTS:=.d) $(BENCHES:=.d) $(wildcard $(BUILDDIR)/data_split/*.d) $(BUILDDIR)/src/main.d
+-include $(OBJ:.o=.d)
