@@ -126,12 +126,12 @@ head -c 20000 "$dir/shards/hospital_12.h5" > "$dir/bad/hospital_12.h5"
 refused "a damaged shard that only one rank needs" 1 "rank [0-3]: hospital 12" mpi 4 --data.shards="$dir/bad" $out
 
 # --- kill -9: the committed rounds stay readable
-train $shards $out --federation.rounds=1000 2> /dev/null &
+"$bin/fedbrats" train "$dir/small.ini" $shards $out --federation.rounds=1000 > "$dir/out" 2> "$dir/err" &
 for _ in $(seq 300); do
     grep -q 'round 3/' "$dir/err" 2> /dev/null && break
     sleep 0.1
 done
-pkill -9 -f "$dir/new"
+kill -9 $!
 wait 2> /dev/null
 "$FB_PYTHON" - "$dir/new/results.h5" 2>> "$dir/err" << 'PY'
 import sys, numpy, xarray
