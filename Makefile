@@ -118,7 +118,7 @@ bench: deps
 _demo: all
 	$(Q)jobs/demo.sh $(BINDIR) $(PYTHON)
 
-_check: lint _tests
+_check: _tests
 	$(Q)FB_BIN=$(abspath $(BINDIR)) FB_BUILD=$(abspath $(BUILDDIR)) FB_PYTHON=$(PYTHON) FB_LONG=$(LONG) FB_SAN=$(SAN) \
 	    tests/run.sh $(TESTS)
 
