@@ -26,7 +26,7 @@ if [ "$(id -u)" != 0 ]; then
     echo "  sudo apt-get update && sudo apt-get install --no-install-recommends -y$missing" >&2
     exit 1
 fi
-echo "deps: installing$missing"
+echo "deps: installing, which takes one to five minutes:$missing"
 log=$(mktemp)
 export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086

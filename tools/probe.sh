@@ -24,6 +24,10 @@ probe()
     exit 1
 }
 
+if ! command -v "${CC%% *}" > /dev/null; then
+    echo "config: no compiler: '$CC' was not found; on Debian: apt-get install gcc libc6-dev (or: make deps)" >&2
+    exit 1
+fi
 probe mpi libopenmpi-dev "$MPI_LIBS" '#include <mpi.h>
 #include <stdio.h>
 int main(void) { char v[MPI_MAX_LIBRARY_VERSION_STRING]; int n; MPI_Get_library_version(v, &n);
