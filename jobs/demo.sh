@@ -4,7 +4,7 @@
 # 40 and 10 % of the model, and two privacy budgets; two one-thread runs side by side; a figure and a table at the end.
 #   jobs/demo.sh BINDIR PYTHON
 # FB_DEMO_DIR (results/demo) takes the output; FB_DEMO_SEED (1) and FB_DEMO_ROUNDS (40) change the runs.
-set -eu
+set -euo pipefail
 bin=${1:-bin} python=${2:-/usr/bin/python3}
 out=${FB_DEMO_DIR:-results/demo} seed=${FB_DEMO_SEED:-1} rounds=${FB_DEMO_ROUNDS:-40}
 start=$SECONDS
@@ -31,8 +31,8 @@ run()
 {
     local name=$1
     shift
-    if ! "$bin/fedbrats" train "${common[@]}" --run.output="$out/$name" "$@" > "$out/$name.result" \
-        2> >(sed -u "s/^/[$name] /" >&2); then
+    if ! "$bin/fedbrats" train "${common[@]}" --run.output="$out/$name" "$@" 2>&1 > "$out/$name.result" |
+        sed -u "s/^/[$name] /" >&2; then
         echo "demo: run $name failed; see $out/$name/log.txt" >&2
         return 1
     fi
