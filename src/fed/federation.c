@@ -82,7 +82,6 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
     const fb_config *config = federation->config;
     uint8_t key[FB_KEY_BYTES];
     char name[64], ledgers[FB_PATH_CHARS], path[FB_PATH_CHARS];
-    hospital->report.epsilon_total = federation->guarantee->formal ? 0.0 : INFINITY;
     if (federation->release.mechanism == FB_MECHANISM_NONE)
         return FB_OK;
     const uint64_t seed = key_source(config) == FB_KEY_FILE ? federation->run_nonce : (uint64_t)config->run_seed;
@@ -116,6 +115,7 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
     const fb_config *config = federation->config;
     const int64_t n = federation->params->count;
     const int pooled = config->run_mode == FB_MODE_CENTRALISED && fb_comm_rank(federation->comm) == 0;
+    hospital->report.epsilon_total = federation->guarantee->formal ? 0.0 : INFINITY;
     if (!hospital->mine && !pooled)
         return FB_OK;
     FB_TRY(fb_shard_open(config->data_shards, federation->cohort->hospitals[hospital->index].file,

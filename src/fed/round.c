@@ -20,7 +20,13 @@ static void reset_reports(fb_federation *federation)
     }
 }
 
-/* Every hospital's report on rank 0, from the rank that plays it. */
+/* The rank that fills a hospital's report: the one that plays it, but rank 0 trains for all in mode centralised. */
+static int reporting_rank(const fb_federation *federation, int hospital)
+{
+    return federation->config->run_mode == FB_MODE_CENTRALISED ? 0 : federation->rank_of[hospital];
+}
+
+/* Every hospital's report on rank 0, from the rank that filled it. */
 static fb_status gather_reports(fb_federation *federation, fb_hospital_report *reports)
 {
     const int hospitals = federation->hospital_count, ranks = fb_comm_size(federation->comm);
@@ -33,7 +39,7 @@ static fb_status gather_reports(fb_federation *federation, fb_hospital_report *r
         own[h] = federation->hospitals[h].report;
     FB_TRY_GOTO(status, fb_comm_gather(federation->comm, own, hospitals * (int64_t)sizeof *own, all), done);
     for (int h = 0; h < hospitals && root; h++)
-        reports[h] = all[federation->rank_of[h] * hospitals + h];
+        reports[h] = all[reporting_rank(federation, h) * hospitals + h];
 done:
     FB_FREE(own);
     FB_FREE(all);
@@ -47,8 +53,8 @@ static void split_time(const fb_federation *federation, const fb_hospital_report
     for (int rank = 0; rank < fb_comm_size(federation->comm); rank++) {
         double train_s = 0.0, privacy_s = 0.0;
         for (int h = 0; h < federation->hospital_count; h++) {
-            train_s += federation->rank_of[h] == rank ? reports[h].train_seconds : 0.0;
-            privacy_s += federation->rank_of[h] == rank ? reports[h].privacy_seconds : 0.0;
+            train_s += reporting_rank(federation, h) == rank ? reports[h].train_seconds : 0.0;
+            privacy_s += reporting_rank(federation, h) == rank ? reports[h].privacy_seconds : 0.0;
         }
         times->train_s = fmax(times->train_s, train_s);
         times->privacy_s = fmax(times->privacy_s, privacy_s);
