@@ -3,7 +3,6 @@
 
 #include "core/mem.h"
 #include "data/csv.h"
-#include "data/shard_h5.h"
 
 #include <stdio.h>
 #include <stdlib.h>

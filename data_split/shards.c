@@ -5,7 +5,7 @@
 #include "core/mem.h"
 #include "core/timer.h"
 #include "data/checksums.h"
-#include "data/shard_h5.h"
+#include "data/shard.h"
 
 #include <dirent.h>
 #include <errno.h>

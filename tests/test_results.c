@@ -4,9 +4,9 @@
  * the values that value() defines.
  */
 #include "core/file.h"
+#include "core/h5.h"
 #include "core/mem.h"
 #include "core/timer.h"
-#include "io/h5.h"
 #include "io/results.h"
 
 #include <errno.h>
@@ -143,12 +143,8 @@ static void read_values(hid_t file, const char *name, hid_t type, int64_t count,
 static void assert_status_is(hid_t file, const char *expected)
 {
     char text[16] = "";
-    const hid_t attribute = H5Aopen(file, "status", H5P_DEFAULT), type = H5Aget_type(attribute);
-    assert_true(H5Tget_size(type) <= sizeof text);
-    assert_true(H5Aread(attribute, type, text) >= 0);
+    must(fb_h5_attribute_read_text(file, "status", text, sizeof text));
     assert_string_equal(text, expected);
-    H5Tclose(type);
-    H5Aclose(attribute);
 }
 
 /* Every committed round of the file holds what fill() wrote; returns how many there are. status NULL: any. */

@@ -8,7 +8,6 @@
 #include "core/mem.h"
 #include "data/checksums.h"
 #include "data/csv.h"
-#include "data/shard_h5.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -2,14 +2,31 @@
 #include "data/shard.h"
 
 #include "core/file.h"
+#include "core/h5.h"
 #include "core/mem.h"
 #include "data/checksums.h"
-#include "data/shard_h5.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum { EXTENT_MAX = 1024, CASES_MAX = 1 << 20 };
+
+static const char *const split_name[] = {"train", "validation", "test"};
+
+const char *fb_split_name(fb_split split)
+{
+    return split_name[split];
+}
+
+fb_status fb_split_parse(const char *name, fb_split *split)
+{
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, split_name[i]) == 0) {
+            *split = (fb_split)i;
+            return FB_OK;
+        }
+    return FB_FAIL("split \"%s\" is not train, validation or test", name);
+}
 
 typedef struct shard_case {
     char subject[FB_SUBJECT_CHARS];
@@ -33,12 +50,12 @@ struct fb_shard {
 static fb_status check_file(const fb_shard *shard)
 {
     int schema = 0;
-    char modalities[FB_SHARD_TEXT_CHARS];
-    FB_TRY(fb_shard_h5_get_int(shard->file, shard->path, "schema_version", &schema));
+    char modalities[FB_SHARD_TEXT_BYTES];
+    FB_TRY(fb_h5_attribute_read_int(shard->file, "schema_version", &schema));
     if (schema != FB_SHARD_SCHEMA)
         return FB_FAIL("%s: schema version %d, this program reads %d; write the shards again with brats-split",
                        shard->path, schema, FB_SHARD_SCHEMA);
-    FB_TRY(fb_shard_h5_get_text(shard->file, shard->path, "modalities", modalities));
+    FB_TRY(fb_h5_attribute_read_text(shard->file, "modalities", modalities, sizeof modalities));
     if (strcmp(modalities, FB_SHARD_MODALITIES) != 0)
         return FB_FAIL("%s: modalities are \"%s\", not \"%s\"", shard->path, modalities, FB_SHARD_MODALITIES);
     return FB_OK;
@@ -47,15 +64,14 @@ static fb_status check_file(const fb_shard *shard)
 /* The extents of a dataset, which must have `rank` of them within the limits. */
 static fb_status read_extents(const fb_shard *shard, const char *name, int rank, hsize_t extent[4])
 {
-    const hid_t set = H5Dopen2(shard->file, name, H5P_DEFAULT);
-    if (set < 0)
-        return fb_shard_h5_fail(shard->path, "open", name);
-    const hid_t space = H5Dget_space(set);
+    hid_t set = 0;
+    FB_TRY(fb_h5_dataset_open(shard->file, name, &set));
+    hid_t space = H5Dget_space(set);
     int sound = H5Sget_simple_extent_ndims(space) == rank && H5Sget_simple_extent_dims(space, extent, NULL) == rank;
     for (int i = 0; i < rank; i++)
         sound = sound && extent[i] >= 1 && extent[i] <= EXTENT_MAX;
-    H5Sclose(space);
-    H5Dclose(set);
+    fb_h5_close(&space);
+    fb_h5_close(&set);
     return sound ? FB_OK
                  : FB_FAIL("%s: %s does not have %d extents of 1 to %d", shard->path, name, rank, (int)EXTENT_MAX);
 }
@@ -78,16 +94,14 @@ static fb_status read_shape(const fb_shard *shard, shard_case *item)
 /* Reads the list entry of case `index` in the order of writing. */
 static fb_status read_case(const fb_shard *shard, hid_t cases, hsize_t index, shard_case *item)
 {
-    char split[FB_SHARD_TEXT_CHARS];
+    char split[FB_SHARD_TEXT_BYTES];
     const ssize_t chars = H5Lget_name_by_idx(cases, ".", H5_INDEX_CRT_ORDER, H5_ITER_INC, index, item->subject,
                                              sizeof item->subject, H5P_DEFAULT);
-    if (chars < 0 || (size_t)chars >= sizeof item->subject)
-        return fb_shard_h5_fail(shard->path, "read the name of", "a case");
-    const hid_t group = H5Gopen2(cases, item->subject, H5P_DEFAULT);
-    if (group < 0)
-        return fb_shard_h5_fail(shard->path, "open", item->subject);
-    fb_status status = fb_shard_h5_get_text(group, shard->path, "split", split);
-    H5Gclose(group);
+    FB_TRY(fb_h5_check(chars < (ssize_t)sizeof item->subject ? chars : -1, cases, NULL, "read the name of a case"));
+    hid_t group = H5Gopen2(cases, item->subject, H5P_DEFAULT);
+    FB_TRY(fb_h5_check(group, cases, item->subject, "open the case"));
+    fb_status status = fb_h5_attribute_read_text(group, "split", split, sizeof split);
+    fb_h5_close(&group);
     FB_TRY(status);
     FB_TRY(fb_error_context(fb_split_parse(split, &item->split), "%s: %s", shard->path, item->subject));
     return read_shape(shard, item);
@@ -95,30 +109,17 @@ static fb_status read_case(const fb_shard *shard, hid_t cases, hsize_t index, sh
 
 static fb_status read_cases(fb_shard *shard)
 {
-    H5G_info_t info;
-    const hid_t cases = H5Gopen2(shard->file, "cases", H5P_DEFAULT);
-    if (cases < 0)
-        return fb_shard_h5_fail(shard->path, "open", "cases");
-    fb_status status = FB_OK;
-    if (H5Gget_info(cases, &info) < 0 || info.nlinks > CASES_MAX)
-        status = fb_shard_h5_fail(shard->path, "count", "cases");
-    else
+    H5G_info_t info = {0};
+    hid_t cases = H5Gopen2(shard->file, "cases", H5P_DEFAULT);
+    FB_TRY(fb_h5_check(cases, shard->file, "cases", "open the group"));
+    fb_status status = fb_h5_check(H5Gget_info(cases, &info), cases, NULL, "count the cases");
+    if (status == FB_OK && info.nlinks > CASES_MAX)
+        status = FB_FAIL("%s: %llu cases, the limit is %d", shard->path, (unsigned long long)info.nlinks, CASES_MAX);
+    if (status == FB_OK)
         status = FB_ALLOC(shard->cases, (int64_t)info.nlinks, "list of cases");
     for (hsize_t i = 0; status == FB_OK && i < info.nlinks; i++, shard->count++)
         status = read_case(shard, cases, i, &shard->cases[i]);
-    H5Gclose(cases);
-    return status;
-}
-
-/* Without locks: many ranks read the test shard, and some parallel file systems refuse to lock. */
-static fb_status open_file(fb_shard *shard)
-{
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_file_locking(access, 0, 1);
-    H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-    shard->file = H5Fopen(shard->path, H5F_ACC_RDONLY, access);
-    fb_status status = shard->file >= 0 ? FB_OK : fb_shard_h5_fail(shard->path, "open", "the shard");
-    H5Pclose(access);
+    fb_h5_close(&cases);
     return status;
 }
 
@@ -126,7 +127,7 @@ static fb_status load(fb_shard *shard, const char *folder, const char *file)
 {
     FB_TRY(fb_path_join(shard->path, folder, file));
     FB_TRY(fb_checksums_verify(folder, file));
-    FB_TRY(open_file(shard));
+    FB_TRY(fb_h5_file_open(shard->path, &shard->file));
     FB_TRY(check_file(shard));
     return read_cases(shard);
 }
@@ -134,9 +135,7 @@ static fb_status load(fb_shard *shard, const char *folder, const char *file)
 fb_status fb_shard_open(const char *folder, const char *file, int64_t cache_bytes, fb_shard **out)
 {
     fb_shard *shard = NULL;
-    fb_shard_h5_start();
     FB_TRY(FB_ALLOC(shard, 1, "shard"));
-    shard->file = H5I_INVALID_HID;
     shard->cache_bytes = cache_bytes;
     fb_status status = load(shard, folder, file);
     if (status != FB_OK)
@@ -154,8 +153,7 @@ void fb_shard_close(fb_shard **out)
         fb_volume_destroy(&shard->cases[i].cached);
     fb_volume_destroy(&shard->current);
     FB_FREE(shard->cases);
-    if (shard->file >= 0)
-        H5Fclose(shard->file);
+    fb_h5_close(&shard->file);
     FB_FREE(*out);
 }
 
@@ -193,13 +191,7 @@ static fb_status read_array(const fb_shard *shard, const char *subject, const ch
 {
     char name[FB_SUBJECT_CHARS + 16];
     snprintf(name, sizeof name, "cases/%s/%s", subject, array);
-    const hid_t set = H5Dopen2(shard->file, name, H5P_DEFAULT);
-    fb_status status = FB_OK;
-    if (set < 0 || H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
-        status = fb_shard_h5_fail(shard->path, "read", name);
-    if (set >= 0)
-        H5Dclose(set);
-    return status;
+    return fb_h5_dataset_read(shard->file, name, type, data);
 }
 
 static fb_status decode(const fb_shard *shard, const shard_case *item, fb_volume **out)

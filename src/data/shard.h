@@ -16,7 +16,16 @@
 
 #include "data/volume.h"
 
+#define FB_SHARD_HOSPITAL_FILE "hospital_%02d.h5"
+#define FB_SHARD_TEST_FILE "test.h5"
+#define FB_SHARD_MODALITIES "t1ce,t1,t2,flair"
+#define FB_SHARD_LABELS "BraTS 2018: 1 necrotic core, 2 edema, 4 enhancing tumour"
+enum { FB_SHARD_SCHEMA = 1, FB_SHARD_TEXT_BYTES = 128 /* more than any text attribute has */ };
+
 typedef enum fb_split { FB_SPLIT_TRAIN = 0, FB_SPLIT_VALIDATION = 1, FB_SPLIT_TEST = 2 } fb_split;
+
+const char *fb_split_name(fb_split split); /* "train", "validation", "test" */
+fb_status fb_split_parse(const char *name, fb_split *split) FB_MUST_USE;
 
 /* --- reading --- */
 

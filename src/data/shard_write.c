@@ -4,8 +4,9 @@
  * same bytes.
  */
 #include "core/file.h"
+#include "core/h5.h"
 #include "core/mem.h"
-#include "data/shard_h5.h"
+#include "data/shard.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,7 +24,7 @@ typedef struct written_case {
 
 struct fb_shard_writer {
     char path[FB_PATH_CHARS], temporary[FB_PATH_CHARS + 8];
-    hid_t file, cases;
+    hid_t file, cases; /* 0: closed */
     int64_t count;
     written_case *written; /* (count); owned */
 };
@@ -31,43 +32,45 @@ struct fb_shard_writer {
 /* --- creating
  * ---------------------------------------------------------------------------------------------------------- */
 
-/* A group that remembers the order of its members when `ordered`. */
-static fb_status make_group(const fb_shard_writer *writer, hid_t parent, const char *name, int ordered, hid_t *group)
+/* Text is stored without a '\0'. */
+static fb_status put_text(hid_t object, const char *name, const char *text)
 {
-    const hid_t list = H5Pcreate(H5P_GROUP_CREATE);
-    H5Pset_obj_track_times(list, 0);
-    if (ordered)
-        H5Pset_link_creation_order(list, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
-    *group = H5Gcreate2(parent, name, H5P_DEFAULT, list, H5P_DEFAULT);
-    fb_status status = *group >= 0 ? FB_OK : fb_shard_h5_fail(writer->temporary, "create the group", name);
-    H5Pclose(list);
+    hid_t type = 0;
+    FB_ASSERT(text[0] != '\0' && strlen(text) < FB_SHARD_TEXT_BYTES);
+    FB_TRY(fb_h5_text_type(strlen(text), &type));
+    H5Tset_strpad(type, H5T_STR_NULLPAD);
+    fb_status status = fb_h5_attribute_value(object, name, type, text);
+    fb_h5_close(&type);
     return status;
+}
+
+static fb_status put_int(hid_t object, const char *name, int value)
+{
+    return fb_h5_attribute_value(object, name, H5T_STD_I32LE, &value);
 }
 
 static fb_status create_file(fb_shard_writer *writer, const char *hospital, int hospital_index)
 {
-    const char *path = writer->temporary;
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    const hid_t access = fb_h5_file_access();
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-    writer->file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    fb_status status = writer->file >= 0 ? FB_OK : fb_shard_h5_fail(path, "create", "the shard");
+    const hid_t file = H5Fcreate(writer->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    fb_status status = fb_h5_check_file(file, writer->temporary, "create");
     H5Pclose(access);
     FB_TRY(status);
-    FB_TRY(fb_shard_h5_put_int(writer->file, path, "schema_version", FB_SHARD_SCHEMA));
-    FB_TRY(fb_shard_h5_put_text(writer->file, path, "hospital", hospital));
-    FB_TRY(fb_shard_h5_put_int(writer->file, path, "hospital_index", hospital_index));
-    FB_TRY(fb_shard_h5_put_text(writer->file, path, "modalities", FB_SHARD_MODALITIES));
-    FB_TRY(fb_shard_h5_put_text(writer->file, path, "label_convention", FB_SHARD_LABELS));
-    return make_group(writer, writer->file, "cases", 1, &writer->cases);
+    writer->file = file;
+    FB_TRY(put_int(file, "schema_version", FB_SHARD_SCHEMA));
+    FB_TRY(put_text(file, "hospital", hospital));
+    FB_TRY(put_int(file, "hospital_index", hospital_index));
+    FB_TRY(put_text(file, "modalities", FB_SHARD_MODALITIES));
+    FB_TRY(put_text(file, "label_convention", FB_SHARD_LABELS));
+    return fb_h5_group_create(file, "cases", FB_H5_ORDERED, 0, &writer->cases);
 }
 
 fb_status fb_shard_writer_create(const char *folder, const char *file, const char *hospital, int hospital_index,
                                  fb_shard_writer **out)
 {
     fb_shard_writer *writer = NULL;
-    fb_shard_h5_start();
     FB_TRY(FB_ALLOC(writer, 1, "shard writer"));
-    writer->file = writer->cases = H5I_INVALID_HID;
     fb_status status = fb_path_join(writer->path, folder, file);
     if (status == FB_OK) {
         snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp", writer->path);
@@ -150,33 +153,28 @@ static hid_t make_layout(int rank, const hsize_t *extent, hid_t type)
 }
 
 /* data (D, H, W) for rank 3, (D, H, W, FB_MODALITIES) for rank 4. */
-static fb_status write_array(const fb_shard_writer *writer, hid_t group, const char *name, int rank,
-                             const int64_t shape[3], hid_t type, const void *data)
+static fb_status write_array(hid_t group, const char *name, int rank, const int64_t shape[3], hid_t type,
+                             const void *data)
 {
     const hsize_t extent[4] = {(hsize_t)shape[0], (hsize_t)shape[1], (hsize_t)shape[2], FB_MODALITIES};
-    const hid_t space = H5Screate_simple(rank, extent, NULL), list = make_layout(rank, extent, type);
-    const hid_t set = H5Dcreate2(group, name, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
-    fb_status status = FB_OK;
-    if (set < 0 || H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
-        status = fb_shard_h5_fail(writer->temporary, "write", name);
-    if (set >= 0 && H5Dclose(set) < 0)
-        status = fb_error_first(status, fb_shard_h5_fail(writer->temporary, "write", name));
-    H5Pclose(list);
-    H5Sclose(space);
-    return status;
+    hid_t layout = make_layout(rank, extent, type), set = 0;
+    fb_status status = fb_h5_dataset_create(group, name, type, rank, extent, layout, &set);
+    fb_h5_close(&layout);
+    FB_TRY(status);
+    status = fb_h5_check(H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), group, name, "write");
+    return fb_error_first(status, fb_h5_check(H5Dclose(set), group, name, "write"));
 }
 
-static fb_status write_case(fb_shard_writer *writer, hid_t group, const int64_t shape[3], const stored_case *stored,
-                            const char *split, const char *grade, const char *site, const char *sha256)
+static fb_status write_case(hid_t group, const int64_t shape[3], const stored_case *stored, const char *split,
+                            const char *grade, const char *site, const char *sha256)
 {
-    const char *path = writer->temporary;
-    FB_TRY(fb_shard_h5_put_text(group, path, "split", split));
-    FB_TRY(fb_shard_h5_put_text(group, path, "grade", grade));
-    FB_TRY(fb_shard_h5_put_text(group, path, "site", site));
-    FB_TRY(fb_shard_h5_put_text(group, path, "sha256", sha256));
-    FB_TRY(write_array(writer, group, "image", 4, shape, stored->type, stored->bytes));
-    FB_TRY(write_array(writer, group, "label", 3, shape, H5T_STD_U8LE, stored->bytes + stored->image_bytes));
-    return H5Fflush(writer->file, H5F_SCOPE_LOCAL) >= 0 ? FB_OK : fb_shard_h5_fail(path, "flush", "the shard");
+    FB_TRY(put_text(group, "split", split));
+    FB_TRY(put_text(group, "grade", grade));
+    FB_TRY(put_text(group, "site", site));
+    FB_TRY(put_text(group, "sha256", sha256));
+    FB_TRY(write_array(group, "image", 4, shape, stored->type, stored->bytes));
+    FB_TRY(write_array(group, "label", 3, shape, H5T_STD_U8LE, stored->bytes + stored->image_bytes));
+    return fb_h5_check(H5Fflush(group, H5F_SCOPE_LOCAL), group, NULL, "flush");
 }
 
 /* Puts the case on the list that finish checks. */
@@ -197,14 +195,13 @@ fb_status fb_shard_writer_add(fb_shard_writer *writer, const fb_volume *volume, 
                               const char *site, char sha256[65])
 {
     stored_case stored = {0};
-    hid_t group = H5I_INVALID_HID;
+    hid_t group = 0;
     fb_status status = FB_OK;
     FB_TRY_GOTO(status, store(volume, &stored), done);
     FB_TRY_GOTO(status, remember(writer, volume->subject, &stored, sha256), done);
-    FB_TRY_GOTO(status, make_group(writer, writer->cases, volume->subject, 0, &group), done);
-    status = write_case(writer, group, volume->shape, &stored, fb_split_name(split), grade, site, sha256);
-    if (H5Gclose(group) < 0)
-        status = fb_error_first(status, fb_shard_h5_fail(writer->temporary, "close", volume->subject));
+    FB_TRY_GOTO(status, fb_h5_group_create(writer->cases, volume->subject, 0, 0, &group), done);
+    status = write_case(group, volume->shape, &stored, fb_split_name(split), grade, site, sha256);
+    fb_h5_close(&group); /* it was flushed */
 done:
     FB_FREE(stored.bytes);
     return status;
@@ -219,20 +216,19 @@ static fb_status read_stored(const char *path, hid_t file, const char *subject, 
 {
     char name[FB_SUBJECT_CHARS + 16];
     snprintf(name, sizeof name, "cases/%s/%s", subject, array);
-    const hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
-    if (set < 0)
-        return fb_shard_h5_fail(path, "open", name);
-    const hid_t type = H5Dget_type(set), space = H5Dget_space(set);
+    hid_t set = 0;
+    FB_TRY(fb_h5_dataset_open(file, name, &set));
+    hid_t type = H5Dget_type(set), space = H5Dget_space(set);
     const int64_t size_bytes = (int64_t)H5Tget_size(type) * H5Sget_simple_extent_npoints(space);
     fb_status status = FB_OK;
     if (size_bytes > limit - *used)
         status = FB_FAIL("%s: %s has %lld bytes, more than were written", path, name, (long long)size_bytes);
-    else if (H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes + *used) < 0)
-        status = fb_shard_h5_fail(path, "read back", name);
+    else
+        status = fb_h5_check(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes + *used), file, name, "read back");
     *used += size_bytes;
-    H5Tclose(type);
-    H5Sclose(space);
-    H5Dclose(set);
+    fb_h5_close(&type);
+    fb_h5_close(&space);
+    fb_h5_close(&set);
     return status;
 }
 
@@ -256,22 +252,20 @@ static fb_status verify_case(const char *path, hid_t file, const written_case *e
 
 static fb_status verify(const fb_shard_writer *writer)
 {
-    const hid_t file = H5Fopen(writer->temporary, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0)
-        return fb_shard_h5_fail(writer->temporary, "open again", "the shard");
-    fb_status status = FB_OK;
+    hid_t file = 0;
+    fb_status status = fb_h5_file_open(writer->temporary, &file);
     for (int64_t i = 0; status == FB_OK && i < writer->count; i++)
         status = verify_case(writer->temporary, file, &writer->written[i]);
-    H5Fclose(file);
+    fb_h5_close(&file);
     return status;
 }
 
 static fb_status close_file(fb_shard_writer *writer)
 {
-    const int failed =
-        (writer->cases >= 0 && H5Gclose(writer->cases) < 0) | (writer->file >= 0 && H5Fclose(writer->file) < 0);
-    writer->file = writer->cases = H5I_INVALID_HID;
-    return failed ? fb_shard_h5_fail(writer->temporary, "close", "the shard") : FB_OK;
+    const hid_t file = writer->file;
+    fb_h5_close(&writer->cases);
+    writer->file = 0;
+    return fb_h5_check_file(file > 0 ? H5Fclose(file) : 0, writer->temporary, "close");
 }
 
 fb_status fb_shard_writer_finish(fb_shard_writer **writer)

@@ -54,12 +54,71 @@ static int64_t count_of(const fb_results *results, const fb_result_variable *var
     return count;
 }
 
+/* --- images: on a full disk HDF5 reports success from H5Dwrite and H5Fclose, so it never meets one --- */
+
+enum { GROW_BYTES = 1 << 20 };
+
+/* A new file. `path` is for messages; HDF5 wants that there is no such file. */
+static fb_status image_create(const char *path, hid_t *file)
+{
+    const hid_t access = fb_h5_file_access(), creation = H5Pcreate(H5P_FILE_CREATE);
+    hid_t made = H5Pset_fapl_core(access, GROW_BYTES, 0);
+    if (made >= 0)
+        made = H5Pset_link_creation_order(creation, FB_H5_ORDERED);
+    if (made >= 0)
+        made = H5Pset_attr_creation_order(creation, FB_H5_ORDERED);
+    if (made >= 0)
+        made = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
+    fb_status status = fb_h5_check_file(made, path, "make");
+    (void)H5Pclose(creation);
+    (void)H5Pclose(access);
+    if (status == FB_OK)
+        *file = made;
+    return status;
+}
+
+/* Opens bytes (size_bytes), copied, for changes. */
+static fb_status image_open(const char *path, const void *bytes, int64_t size_bytes, hid_t *file)
+{
+    const hid_t access = fb_h5_file_access();
+    void *not_changed = NULL; /* HDF5 asks for a pointer to non-const, but copies */
+    memcpy(&not_changed, &bytes, sizeof bytes);
+    hid_t opened = H5Pset_fapl_core(access, GROW_BYTES, 0);
+    if (opened >= 0)
+        opened = H5Pset_file_image(access, not_changed, (size_t)size_bytes);
+    if (opened >= 0)
+        opened = H5Fopen(path, H5F_ACC_RDWR, access);
+    fb_status status = fb_h5_check_file(opened, path, "open");
+    (void)H5Pclose(access);
+    if (status == FB_OK)
+        *file = opened;
+    return status;
+}
+
+/* The image as bytes, owned by the caller. */
+static fb_status image_bytes(hid_t file, char **bytes, int64_t *size_bytes)
+{
+    char *buffer = NULL; /* (size) */
+    FB_TRY(fb_h5_check(H5Fflush(file, H5F_SCOPE_GLOBAL), file, NULL, "complete the image"));
+    const ssize_t size = H5Fget_file_image(file, NULL, 0);
+    FB_TRY(fb_h5_check(size, file, NULL, "take the image"));
+    FB_TRY(FB_ALLOC(buffer, size, "image of an HDF5 file"));
+    fb_status status = fb_h5_check(H5Fget_file_image(file, buffer, (size_t)size), file, NULL, "take the image");
+    if (status != FB_OK) {
+        FB_FREE(buffer);
+        return status;
+    }
+    *bytes = buffer;
+    *size_bytes = size;
+    return FB_OK;
+}
+
 /* Writes the image to PATH.tmp, which must not exist. */
 static fb_status write_temporary(const fb_results *results, hid_t file)
 {
     char *bytes = NULL;
     int64_t size_bytes = 0;
-    FB_TRY(fb_h5_image_bytes(file, &bytes, &size_bytes));
+    FB_TRY(image_bytes(file, &bytes, &size_bytes));
     fb_status status = FB_OK;
     FILE *stream = fopen(results->temporary, "wbx");
     if (!stream) {
@@ -82,6 +141,18 @@ done:
 
 /* --- create --- */
 
+/* Where in the file the values of a contiguous dataset lie. */
+static fb_status dataset_offset(hid_t file, const char *path, int64_t *offset_bytes)
+{
+    hid_t dataset = 0;
+    FB_TRY(fb_h5_dataset_open(file, path, &dataset));
+    const haddr_t address = H5Dget_offset(dataset);
+    fb_status status = fb_h5_check(address == HADDR_UNDEF ? -1 : 0, file, path, "find the values");
+    fb_h5_close(&dataset);
+    *offset_bytes = (int64_t)address;
+    return status;
+}
+
 static fb_status fill_image(fb_results *results, const fb_results_spec *spec, hid_t file)
 {
     char now[TIME_CHARS], path[NAME_CHARS];
@@ -91,9 +162,9 @@ static fb_status fill_image(fb_results *results, const fb_results_spec *spec, hi
     FB_TRY(fb_h5_attribute_text(file, "start_time_utc", now));
     for (int v = 0; v < FB_RESULT_VARIABLES; v++) {
         hdf5_path_of(&fb_result_variables[v], path);
-        FB_TRY(fb_h5_dataset_offset(file, path, &results->offset[v]));
+        FB_TRY(dataset_offset(file, path, &results->offset[v]));
     }
-    return fb_h5_dataset_offset(file, fb_result_rounds_committed.name, &results->offset_committed);
+    return dataset_offset(file, fb_result_rounds_committed.name, &results->offset_committed);
 }
 
 static fb_status check_absent(const char *path)
@@ -119,7 +190,7 @@ static fb_status create(fb_results *results, const fb_results_spec *spec)
 {
     hid_t file = 0;
     FB_TRY(check_absent(results->path));
-    FB_TRY(fb_h5_image_create(results->temporary, &file));
+    FB_TRY(image_create(results->temporary, &file));
     fb_status status = fill_image(results, spec, file);
     if (status == FB_OK)
         status = write_temporary(results, file);
@@ -259,7 +330,7 @@ static fb_status write_finished(const fb_results *results, const char *text, con
     int64_t size_bytes = 0;
     hid_t file = 0;
     FB_TRY(fb_file_read(results->path, INT64_MAX - 1, &bytes, &size_bytes));
-    fb_status status = fb_h5_image_open(results->temporary, bytes, size_bytes, &file);
+    fb_status status = image_open(results->temporary, bytes, size_bytes, &file);
     FB_FREE(bytes);
     if (status == FB_OK)
         status = add_summary(file, text, summary, summary_count);

@@ -4,6 +4,7 @@
 #include "core/mem.h"
 #include "nn/loss.h"
 
+#include <hdf5_hl.h>
 #include <math.h>
 #include <stddef.h>
 
@@ -115,6 +116,35 @@ hid_t fb_result_type(const fb_result_variable *variable)
 
 /* --- making --- */
 
+/* Contiguous, allocated early, filled on allocation; no time stamps, so that equal contents give equal files. */
+static hid_t preallocated(hid_t type, const void *fill)
+{
+    const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    if (H5Pset_layout(creation, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY) < 0 ||
+        H5Pset_fill_time(creation, H5D_FILL_TIME_ALLOC) < 0 || H5Pset_obj_track_times(creation, 0) < 0 ||
+        H5Pset_attr_creation_order(creation, FB_H5_ORDERED) < 0 ||
+        (fill && H5Pset_fill_value(creation, type, fill) < 0)) {
+        (void)H5Pclose(creation);
+        return -1;
+    }
+    return creation;
+}
+
+/* Wholly allocated and filled with *fill now (NULL: zeros). */
+static fb_status make_dataset(hid_t group, const char *name, hid_t type, int axes, const hsize_t *extent,
+                              const void *fill, hid_t *dataset)
+{
+    hid_t creation = preallocated(type, fill);
+    fb_status status = fb_h5_dataset_create(group, name, type, axes, extent, creation, dataset);
+    fb_h5_close(&creation);
+    return status;
+}
+
+static fb_status make_group(hid_t file, const char *name, hid_t *group)
+{
+    return fb_h5_group_create(file, name, FB_H5_ORDERED, FB_H5_ORDERED, group);
+}
+
 static fb_status describe(hid_t dataset, const char *units, const char *long_name)
 {
     FB_TRY(fb_h5_attribute_text(dataset, "long_name", long_name));
@@ -126,10 +156,15 @@ static fb_status make_scale(hid_t group, const result_axis *axis, hid_t text_typ
     const hid_t type = axis->type == AXIS_REAL      ? H5T_NATIVE_DOUBLE
                        : axis->type == AXIS_INTEGER ? H5T_NATIVE_INT64
                                                     : text_type;
-    FB_TRY(fb_h5_dataset_create(group, axis->name, type, 1, &axis->count, NULL, scale));
-    FB_TRY(fb_h5_scale_set(*scale, axis->name));
+    FB_TRY(make_dataset(group, axis->name, type, 1, &axis->count, NULL, scale));
+    FB_TRY(fb_h5_check(H5DSset_scale(*scale, axis->name), *scale, NULL, "become a dimension scale"));
     FB_TRY(describe(*scale, "1", axis->long_name));
-    return fb_h5_dataset_write(group, axis->name, type, axis->values);
+    return fb_h5_check(H5Dwrite(*scale, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, axis->values), *scale, NULL, "write");
+}
+
+static fb_status attach(hid_t dataset, hid_t scale, int axis)
+{
+    return fb_h5_check(H5DSattach_scale(dataset, scale, (unsigned)axis), dataset, NULL, "get its dimension scale");
 }
 
 /* _FillValue tells every netCDF reader what "not written yet" is. */
@@ -146,13 +181,12 @@ static fb_status make_variable(hid_t group, const fb_result_variable *variable, 
     const int axes = fb_result_extent(variable, spec->rounds, spec->hospital_count, extent);
     const hid_t type = fb_result_type(variable);
     fb_status status = FB_OK;
-    FB_TRY(
-        fb_h5_dataset_create(group, variable->name, type, axes, extent, is_count ? &none_committed : fill, &dataset));
+    FB_TRY(make_dataset(group, variable->name, type, axes, extent, is_count ? &none_committed : fill, &dataset));
     FB_TRY_GOTO(status, describe(dataset, variable->units, variable->long_name), done);
     if (!is_count)
         FB_TRY_GOTO(status, fb_h5_attribute_value(dataset, "_FillValue", type, fill), done);
     for (int k = 0; k < axes; k++)
-        FB_TRY_GOTO(status, fb_h5_scale_attach(dataset, scales[axis_of(variable->shape, k)], k), done);
+        FB_TRY_GOTO(status, attach(dataset, scales[axis_of(variable->shape, k)], k), done);
 done:
     fb_h5_close(&dataset);
     return status;
@@ -163,7 +197,7 @@ static fb_status fill_group(hid_t group, int diagnostic, const fb_results_spec *
 {
     hid_t scales[AXES] = {0}, text_type = 0;
     fb_status status = FB_OK;
-    FB_TRY(fb_h5_text_type(&text_type));
+    FB_TRY(fb_h5_text_type(H5T_VARIABLE, &text_type)); /* netCDF4-python crashes on coordinates of fixed length */
     for (int i = 0; i < AXES; i++)
         if (!(diagnostic && i == AXIS_REGION)) /* no diagnostic is per region */
             FB_TRY_GOTO(status, make_scale(group, &axes[i], text_type, &scales[i]), done);
@@ -182,7 +216,7 @@ done:
 static fb_status make_diagnostics(hid_t file, const fb_results_spec *spec, const result_axis axes[AXES])
 {
     hid_t group = 0;
-    FB_TRY(fb_h5_group_create(file, "diagnostics", &group));
+    FB_TRY(make_group(file, "diagnostics", &group));
     fb_status status = fb_h5_attribute_text(group, "note",
                                             "the simulator's own view, computed from data that hospitals would not "
                                             "release; no privacy guarantee covers it");
@@ -196,7 +230,7 @@ static fb_status make_attributes(hid_t file, const char *name, const fb_attribut
 {
     hid_t group = 0;
     fb_status status = FB_OK;
-    FB_TRY(fb_h5_group_create(file, name, &group));
+    FB_TRY(make_group(file, name, &group));
     for (int i = 0; i < count && status == FB_OK; i++)
         status = fb_h5_attribute_text(group, attributes[i].name, attributes[i].text);
     fb_h5_close(&group);

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "io/h5.h"
+#include "core/h5.h"
 #include "io/results.h"
 
 enum {
