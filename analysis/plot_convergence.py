@@ -51,7 +51,9 @@ def summarise(run):
     total = float(data.epsilon_total.isel(round=-1).max())
     regions = last_mean(data.dice)
     sent = data.bytes_sent.where(data.participated == 1)
-    row = dict(run=Path(run.path).stem, mode=data["mode"].item(), select=data["select"].item(),
+    path = Path(run.path).absolute()
+    name = path.parent.name if path.stem == "results" else path.stem  # a run's folder is its name
+    row = dict(run=name, mode=data["mode"].item(), select=data["select"].item(),
                fraction=data.share_fraction.item(), mechanism=data["mechanism"].item(),
                epsilon=total if math.isfinite(total) and total > 0 else math.nan, rounds=data.sizes["round"],
                dice=float(last_mean(data.dice_mean)), bytes=float(sent.mean()), status=run.status, data=data,
