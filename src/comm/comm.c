@@ -119,6 +119,15 @@ void fb_comm_queue_clear(fb_comm *comm)
 
 /* --- agreement --- */
 
+fb_status fb_status_or_abort(fb_comm *comm, fb_status status)
+{
+    if (status != FB_OK && comm->size > 1) {
+        fb_log_error("%s", fb_error_message(status));
+        fb_comm_abort(comm, fb_error_exit_code(status));
+    }
+    return status;
+}
+
 typedef struct verdict {
     int64_t failed, rank, exit_code, chars;
 } verdict;

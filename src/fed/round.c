@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codec/frame.h"
-#include "core/log.h"
 #include "core/mem.h"
 #include "core/timer.h"
 #include "fed/federation.h"
@@ -192,40 +191,47 @@ done:
 static fb_status broadcast_model(fb_federation *federation)
 {
     const int64_t size_bytes = federation->params->count * (int64_t)sizeof(float);
-    FB_TRY(fb_comm_broadcast(federation->comm, federation->w, size_bytes));
-    if (federation->config->train_momentum != FB_MOMENTUM_AVERAGE)
-        return FB_OK;
-    FB_TRY(fb_comm_broadcast(federation->comm, federation->moments.m, size_bytes));
-    return fb_comm_broadcast(federation->comm, federation->moments.v, size_bytes);
+    fb_status status = fb_comm_broadcast(federation->comm, federation->w, size_bytes);
+    if (status == FB_OK && federation->config->train_momentum == FB_MOMENTUM_AVERAGE) {
+        status = fb_comm_broadcast(federation->comm, federation->moments.m, size_bytes);
+        if (status == FB_OK)
+            status = fb_comm_broadcast(federation->comm, federation->moments.v, size_bytes);
+    }
+    return fb_status_or_abort(federation->comm, status);
 }
 
-/* A rank whose server or sender fails inside the exchange cannot tell the others in order: it ends the job. */
 static fb_status exchange(fb_federation *federation, uint32_t round, const int64_t *participates,
                           const uint8_t model_hash[16])
 {
     fb_status status = send_messages(federation);
     if (status == FB_OK && fb_comm_rank(federation->comm) == 0)
         status = serve(federation, round, participates, model_hash);
-    if (status != FB_OK && fb_comm_size(federation->comm) > 1) {
-        fb_log_error("%s", fb_error_message(status));
-        fb_comm_abort(federation->comm, fb_error_exit_code(status));
-    }
     if (status == FB_OK)
         status = fb_comm_flush(federation->comm);
+    status = fb_status_or_abort(federation->comm, status);
     for (int h = 0; h < federation->hospital_count; h++)
         fb_hospital_drop_messages(&federation->hospitals[h]);
     return status;
 }
 
-static fb_status federated_round(fb_federation *federation, uint32_t round, int64_t *participates)
+static fb_status federated_round(fb_federation *federation, uint32_t round)
 {
+    const fb_config *config = federation->config;
+    const int hospitals = federation->hospital_count;
     uint8_t model_hash[16];
-    FB_TRY(fb_schedule_participants((uint64_t)federation->config->run_seed, round, federation->hospital_count,
-                                    federation->config->federation_participation, participates));
+    int64_t *participates = NULL;
     hash_model(federation, model_hash);
-    FB_TRY(fb_status_agree(federation->comm, train_hospitals(federation, round, participates, model_hash)));
-    FB_TRY(exchange(federation, round, participates, model_hash));
-    return broadcast_model(federation);
+    fb_status status = FB_ALLOC(participates, hospitals, "participants");
+    if (status == FB_OK)
+        status = fb_schedule_participants((uint64_t)config->run_seed, round, hospitals,
+                                          config->federation_participation, participates);
+    if (status == FB_OK)
+        status = train_hospitals(federation, round, participates, model_hash);
+    status = fb_status_agree(federation->comm, status);
+    if (status == FB_OK)
+        status = exchange(federation, round, participates, model_hash);
+    FB_FREE(participates);
+    return status == FB_OK ? broadcast_model(federation) : status;
 }
 
 /* --- the baselines --- */
@@ -283,21 +289,16 @@ static fb_status local_round(fb_federation *federation, uint32_t round)
 
 fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_report *reports, fb_round_times *times)
 {
-    int64_t *participates = NULL;
     const double start_s = fb_time_s();
     *times = (fb_round_times){0};
     reset_reports(federation);
-    FB_TRY(FB_ALLOC(participates, federation->hospital_count, "participants"));
-    fb_status status = FB_OK;
     if (federation->config->run_mode == FB_MODE_FEDERATED)
-        status = federated_round(federation, round, participates);
+        FB_TRY(federated_round(federation, round));
     else if (federation->config->run_mode == FB_MODE_CENTRALISED)
-        status = centralised_round(federation, round);
+        FB_TRY(centralised_round(federation, round));
     else
-        status = local_round(federation, round);
-    FB_FREE(participates);
-    FB_TRY(status);
-    FB_TRY(gather_reports(federation, reports));
+        FB_TRY(local_round(federation, round));
+    FB_TRY(fb_status_or_abort(federation->comm, gather_reports(federation, reports)));
     if (fb_comm_rank(federation->comm) == 0)
         split_time(federation, reports, fb_time_s() - start_s, times);
     return FB_OK;

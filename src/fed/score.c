@@ -87,7 +87,7 @@ static fb_status score_split(fb_federation *federation, const float *w, fb_split
             split == FB_SPLIT_TEST ? count_test(federation, w, counts) : count_validation(federation, w, only, counts);
     status = fb_status_agree(federation->comm, status);
     if (status == FB_OK)
-        status = merge(federation, cases, counts);
+        status = fb_status_or_abort(federation->comm, merge(federation, cases, counts));
     if (status == FB_OK)
         score->mean = fb_dice_mean(cases, counts, score->dice, score->cases);
     FB_FREE(counts);
@@ -153,7 +153,7 @@ static fb_status score_local_models(fb_federation *federation, fb_score *validat
     empty_score(test);
     for (int h = 0; h < federation->hospital_count; h++) {
         fb_score own_validation, own_test;
-        FB_TRY(share_model(federation, h));
+        FB_TRY(fb_status_or_abort(federation->comm, share_model(federation, h)));
         FB_TRY(score_model(federation, federation->w_local, h, &own_validation, &own_test));
         accumulate(&own_validation, validation, validation_counts);
         accumulate(&own_test, test, test_counts);
