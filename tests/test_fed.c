@@ -139,6 +139,14 @@ static void faults(void **state)
     update.f32[17] = NAN;
     refused(fb_aggregate_add(aggregate, &update, 1, 1), "parameter 17");
     fb_update_free(&update);
+    /* 2^61 grid steps of 2^-20 are 2^81 in fixed point, 2^105 with the steps and 2^129 with the weight */
+    must(fb_update_reserve(&update, N, 1, FB_VALUES_GRID));
+    update.grid_log2 = -20;
+    update.index[0] = 5;
+    update.grid[0] = (int64_t)1 << 61;
+    must(fb_aggregate_add(aggregate, &update, 1, 1));
+    refused(fb_aggregate_add(aggregate, &update, (1 << 24) - 1, (1 << 24) - 1), "parameter 5");
+    fb_update_free(&update);
     fb_aggregate_destroy(&aggregate);
 }
 

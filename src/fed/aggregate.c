@@ -16,7 +16,7 @@ struct fb_aggregate {
 };
 
 static const int64_t factor_limit = (int64_t)1 << 24;
-/* |value| in fixed point; with weight * steps < 2^48 and fewer than 2^16 hospitals a sum stays below 2^126. */
+/* |change| in fixed point; with weight < 2^24 and fewer than 2^16 hospitals a sum stays below 2^126. */
 static const double value_limit = 0x1p62;
 static const double wide_value_limit = 0x1p86;
 
@@ -77,7 +77,7 @@ static fb_status add_grid(fb_aggregate *aggregate, const fb_update *update, int6
     if (shift < 0 || shift > 40)
         return FB_FAIL("aggregate: grid exponent %d is outside %d to %d", update->grid_log2, -aggregate->fraction_bits,
                        40 - aggregate->fraction_bits);
-    const double limit = ldexp(wide_value_limit, -shift);
+    const double limit = ldexp(wide_value_limit, -shift) / (double)steps;
     for (int64_t i = 0; i < update->count; i++) {
         const int64_t at = update->index ? update->index[i] : i;
         if (fabs((double)update->grid[i]) >= limit)
