@@ -195,6 +195,15 @@ static void participation(void **state)
     assert_int_equal(count, 1);
 }
 
+/* What averaged moments have aged: 10 and 30 steps weigh 10 and 30, so (100 + 900) / 40 = 25; alike 20. */
+static void mean_steps(void **state)
+{
+    (void)state;
+    const int64_t steps[3] = {10, 1000, 30}, participates[3] = {1, 0, 1};
+    assert_int_equal(fb_schedule_mean_steps(3, participates, steps, 0), 25);
+    assert_int_equal(fb_schedule_mean_steps(3, participates, steps, 1), 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +213,7 @@ int main(void)
         cmocka_unit_test(faults),
         cmocka_unit_test(assignment),
         cmocka_unit_test(participation),
+        cmocka_unit_test(mean_steps),
     };
     const int failed = cmocka_run_group_tests_name("fed", tests, NULL, NULL);
     return failed || fb_mem_live_blocks() != 0;

@@ -58,17 +58,15 @@ static fb_status plan_release(fb_federation *federation)
 static fb_status assign(fb_federation *federation)
 {
     const int hospitals = federation->hospital_count, ranks = fb_comm_size(federation->comm);
-    int64_t *cases = NULL;
     if (ranks > hospitals)
         return FB_USAGE("%d ranks but only %d hospitals in %s: start at most %d ranks", ranks, hospitals,
                         federation->config->data_shards, hospitals);
     FB_TRY(FB_ALLOC(federation->rank_of, hospitals, "hospitals"));
     FB_TRY(FB_ALLOC(federation->hospitals, hospitals, "hospitals"));
-    FB_TRY(FB_ALLOC(cases, hospitals, "hospitals"));
+    FB_TRY(FB_ALLOC(federation->steps, hospitals, "hospitals"));
     for (int h = 0; h < hospitals; h++)
-        cases[h] = federation->cohort->hospitals[h].train_cases;
-    fb_schedule_assign(hospitals, cases, ranks, federation->rank_of);
-    FB_FREE(cases);
+        federation->steps[h] = federation->cohort->hospitals[h].train_cases * federation->config->train_epochs;
+    fb_schedule_assign(hospitals, federation->steps, ranks, federation->rank_of);
     for (int h = 0; h < hospitals; h++) {
         federation->hospitals[h].index = h;
         federation->hospitals[h].mine = federation->rank_of[h] == fb_comm_rank(federation->comm);
@@ -123,7 +121,8 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
     FB_TRY(check_patch(federation, hospital->shard));
     if (!hospital->mine)
         return FB_OK;
-    if (config->run_mode != FB_MODE_CENTRALISED)
+    if (config->run_mode == FB_MODE_LOCAL ||
+        (config->run_mode == FB_MODE_FEDERATED && config->train_momentum == FB_MOMENTUM_KEEP))
         FB_TRY(fb_moments_create(n, &hospital->moments));
     if (config->run_mode == FB_MODE_LOCAL) {
         FB_TRY(FB_ALLOC(hospital->model, n, "local model"));
@@ -147,6 +146,8 @@ static fb_status make_model(fb_federation *federation)
         fb_params_init(federation->params, (uint64_t)config->run_seed, federation->w);
     if (config->train_momentum == FB_MOMENTUM_AVERAGE || config->run_mode == FB_MODE_CENTRALISED)
         FB_TRY(fb_moments_create(n, &federation->moments));
+    if (config->run_mode == FB_MODE_FEDERATED && config->train_momentum != FB_MOMENTUM_KEEP)
+        FB_TRY(fb_moments_create(n, &federation->moments_local));
     return FB_OK;
 }
 
@@ -222,6 +223,7 @@ void fb_federation_destroy(fb_federation **federation)
         close_hospital(&f->hospitals[h]);
     FB_FREE(f->hospitals);
     FB_FREE(f->rank_of);
+    FB_FREE(f->steps);
     fb_shard_close(&f->test);
     fb_trainer_destroy(&f->trainer);
     fb_evaluator_destroy(&f->evaluator);
@@ -229,6 +231,7 @@ void fb_federation_destroy(fb_federation **federation)
     fb_aggregate_destroy(&f->aggregate_m);
     fb_aggregate_destroy(&f->aggregate_v);
     fb_moments_free(&f->moments);
+    fb_moments_free(&f->moments_local);
     FB_FREE(f->w);
     FB_FREE(f->w_local);
     FB_FREE(f->dw);

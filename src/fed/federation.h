@@ -33,7 +33,7 @@ enum { FB_MESSAGES_MAX = 3 }; /* update; with momentum = average also Adam's two
 typedef struct fb_hospital {
     int index, mine;
     fb_shard *shard;    /* owned */
-    fb_moments moments; /* owned; kept between rounds unless momentum = restart */
+    fb_moments moments; /* owned; only where it keeps them: momentum = keep, mode local */
     float *model;       /* (n) mode local: the hospital's own model; else NULL; owned */
     fb_noise *noise;    /* owned; NULL without a mechanism */
     fb_ledger *ledger;  /* owned; NULL without a mechanism */
@@ -48,6 +48,7 @@ typedef struct fb_federation {
     fb_cohort *cohort;       /* owned, as everything below */
     int hospital_count;
     int *rank_of;           /* (hospital_count) */
+    int64_t *steps;         /* (hospital_count) local steps of a round, public */
     fb_hospital *hospitals; /* (hospital_count) */
     fb_shard *test;         /* NULL where this rank evaluates no test case */
     fb_net_spec net;
@@ -64,6 +65,7 @@ typedef struct fb_federation {
     float *w_local;                          /* (n) the model being trained */
     float *dw;                               /* (n) its change */
     fb_moments moments;                      /* global: momentum = average, and mode centralised */
+    fb_moments moments_local;                /* of the model being trained, where hospitals keep none */
     fb_aggregate *aggregate;                 /* rank 0 */
     fb_aggregate *aggregate_m, *aggregate_v; /* rank 0, momentum = average */
 } fb_federation;

@@ -24,16 +24,20 @@ void fb_hospital_drop_messages(fb_hospital *hospital)
     hospital->message_count = 0;
 }
 
-/* Adam's moments at the start of a round, as train.momentum says. */
-static void start_moments(const fb_federation *federation, fb_hospital *hospital)
+/* Adam's moments at the start of a round, as train.momentum says. Borrowed. */
+static fb_moments *start_moments(fb_federation *federation, fb_hospital *hospital)
 {
     const int64_t n = federation->params->count;
-    if (federation->config->train_momentum == FB_MOMENTUM_RESTART)
-        fb_moments_zero(n, &hospital->moments);
+    fb_moments *moments = &federation->moments_local;
+    if (federation->config->train_momentum == FB_MOMENTUM_KEEP)
+        return &hospital->moments;
+    fb_moments_zero(n, moments);
     if (federation->config->train_momentum == FB_MOMENTUM_AVERAGE) {
-        memcpy(hospital->moments.m, federation->moments.m, (size_t)n * sizeof(float));
-        memcpy(hospital->moments.v, federation->moments.v, (size_t)n * sizeof(float));
+        memcpy(moments->m, federation->moments.m, (size_t)n * sizeof(float));
+        memcpy(moments->v, federation->moments.v, (size_t)n * sizeof(float));
+        moments->step = federation->moments.step;
     }
+    return moments;
 }
 
 /* Sums over the shared coordinates of true * released, released^2, true^2 and (released - true)^2. */
@@ -98,7 +102,7 @@ static fb_status encode(fb_hospital *hospital, const fb_frame_info *info, const 
 static fb_status encode_moments(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
     const int64_t n = federation->params->count;
-    const float *const moments[2] = {hospital->moments.m, hospital->moments.v};
+    const float *const moments[2] = {federation->moments_local.m, federation->moments_local.v};
     fb_update update = {0};
     fb_status status = FB_OK;
     for (int i = 0; i < 2 && status == FB_OK; i++) {
@@ -163,9 +167,8 @@ static fb_status train_and_release(fb_federation *federation, fb_hospital *hospi
     const double start_s = fb_time_s();
     memcpy(info.model_hash, model_hash, sizeof info.model_hash);
     memcpy(federation->w_local, federation->w, (size_t)n * sizeof(float));
-    start_moments(federation, hospital);
     FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
-                          federation->w_local, &hospital->moments, &trained));
+                          federation->w_local, start_moments(federation, hospital), &trained));
     const double trained_s = fb_time_s();
     for (int64_t i = 0; i < n; i++)
         federation->dw[i] = federation->w_local[i] - federation->w[i];

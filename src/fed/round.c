@@ -98,11 +98,6 @@ typedef struct server {
     uint32_t *implied;           /* (budget.count) scratch for select = random */
 } server;
 
-static int64_t public_steps(const fb_federation *federation, int hospital)
-{
-    return federation->cohort->hospitals[hospital].train_cases * federation->config->train_epochs;
-}
-
 /* Which sum a hospital's i-th message belongs to: the update, then Adam's first and second moments. */
 static fb_aggregate *sum_of(const fb_federation *federation, int message)
 {
@@ -122,7 +117,7 @@ static fb_status accept(server *s, const uint8_t *bytes, int64_t size_bytes)
         s->received[hospital] == messages)
         return FB_FAIL("server: unexpected message of hospital %u in round %u", info.hospital, s->round + 1);
     const int message = s->received[hospital]++;
-    fb_frame_info expected = {s->round, info.hospital, public_steps(federation, hospital), {0}};
+    fb_frame_info expected = {s->round, info.hospital, federation->steps[hospital], {0}};
     memcpy(expected.model_hash, s->model_hash, sizeof expected.model_hash);
 
     const int implied = message == 0 && federation->release.select == FB_SELECT_RANDOM;
@@ -188,6 +183,15 @@ done:
     return status;
 }
 
+/* Averaged moments come from hospitals that took different numbers of steps; for Adam's bias correction theirs is the
+ * mean. A hospital's own count would be wrong for moments that are mostly others'. */
+static void age_moments(fb_federation *federation, const int64_t *participates)
+{
+    const int uniform = federation->config->federation_weighting == FB_WEIGHTING_UNIFORM;
+    federation->moments.step +=
+        fb_schedule_mean_steps(federation->hospital_count, participates, federation->steps, uniform);
+}
+
 static fb_status broadcast_model(fb_federation *federation)
 {
     const int64_t size_bytes = federation->params->count * (int64_t)sizeof(float);
@@ -230,6 +234,8 @@ static fb_status federated_round(fb_federation *federation, uint32_t round)
     status = fb_status_agree(federation->comm, status);
     if (status == FB_OK)
         status = exchange(federation, round, participates, model_hash);
+    if (status == FB_OK)
+        age_moments(federation, participates);
     FB_FREE(participates);
     return status == FB_OK ? broadcast_model(federation) : status;
 }

@@ -6,34 +6,34 @@
 
 #include <math.h>
 
-/* The unassigned hospital with the most cases, lowest index first. */
-static int largest(int hospital_count, const int64_t *cases, const int *rank_of)
+/* The unassigned hospital with the most steps, lowest index first. */
+static int largest(int hospital_count, const int64_t *steps, const int *rank_of)
 {
     int best = -1;
     for (int h = 0; h < hospital_count; h++)
-        if (rank_of[h] < 0 && (best < 0 || cases[h] > cases[best]))
+        if (rank_of[h] < 0 && (best < 0 || steps[h] > steps[best]))
             best = h;
     return best;
 }
 
-static int64_t load(int hospital_count, const int64_t *cases, const int *rank_of, int rank)
+static int64_t load(int hospital_count, const int64_t *steps, const int *rank_of, int rank)
 {
     int64_t sum = 0;
     for (int h = 0; h < hospital_count; h++)
-        sum += rank_of[h] == rank ? cases[h] : 0;
+        sum += rank_of[h] == rank ? steps[h] : 0;
     return sum;
 }
 
-void fb_schedule_assign(int hospital_count, const int64_t *cases, int ranks, int *rank_of)
+void fb_schedule_assign(int hospital_count, const int64_t *steps, int ranks, int *rank_of)
 {
     for (int h = 0; h < hospital_count; h++)
         rank_of[h] = -1;
     for (int i = 0; i < hospital_count; i++) {
-        const int hospital = largest(hospital_count, cases, rank_of);
+        const int hospital = largest(hospital_count, steps, rank_of);
         int lightest = 0;
         int64_t least = INT64_MAX;
         for (int rank = 0; rank < ranks; rank++) {
-            const int64_t sum = load(hospital_count, cases, rank_of, rank);
+            const int64_t sum = load(hospital_count, steps, rank_of, rank);
             if (sum < least) {
                 least = sum;
                 lightest = rank;
@@ -56,4 +56,16 @@ fb_status fb_schedule_participants(uint64_t seed, uint32_t round, int hospital_c
         participates[order[i]] = i < count;
     FB_FREE(order);
     return FB_OK;
+}
+
+int64_t fb_schedule_mean_steps(int hospital_count, const int64_t *participates, const int64_t *steps, int uniform)
+{
+    int64_t sum = 0, weights = 0;
+    for (int h = 0; h < hospital_count; h++) {
+        const int64_t weight = participates[h] ? (uniform ? 1 : steps[h]) : 0;
+        sum += weight * steps[h];
+        weights += weight;
+    }
+    FB_ASSERT(weights > 0);
+    return (sum + weights / 2) / weights;
 }
