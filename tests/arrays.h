@@ -1,25 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Arrays for the tests of the operations: random, copied, poisoned, and compared. Include after cmocka.h.
+ * Arrays for the tests of the operations: random, copied, poisoned, and compared.
  */
 #pragma once
 
-#include "core/mem.h"
 #include "core/rng.h"
+#include "testing.h"
 
 #include <math.h>
-#include <string.h>
-
-static inline void succeed(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
 
 static inline float *make(int64_t count)
 {
     float *a = NULL;
-    succeed(FB_ALLOC(a, count, "test array"));
+    must(FB_ALLOC(a, count, "test array"));
     return a;
 }
 

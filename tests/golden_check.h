@@ -6,20 +6,14 @@
 #pragma once
 
 #include "core/file.h"
-#include "core/mem.h"
 #include "nn/loss.h"
 #include "nn/optim.h"
 #include "nn/segresnet.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 enum { GOLDEN_SAMPLES = 64, GOLDEN_STEPS = 10, GOLDEN_HEADER_BYTES = 32 };
 

@@ -1,33 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The server's sum and the schedule. */
-#include "core/mem.h"
 #include "core/rng.h"
 #include "fed/aggregate.h"
 #include "fed/schedule.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 enum { N = 1000, HOSPITALS = 13 };
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        print_error("%s\n", fb_error_message(status));
-    assert_true(status == FB_OK);
-}
-
-static void refused(fb_status status, const char *part)
-{
-    assert_false(status == FB_OK);
-    assert_non_null(strstr(fb_error_message(status), part));
-    fb_error_free(&status);
-}
 
 /* A dense update of uniform changes in (-amplitude, amplitude). */
 static void make_dense(fb_update *update, uint32_t hospital, double amplitude)
@@ -118,7 +99,7 @@ static void sparse_grid_values(void **state)
     assert_true(w[9] == (float)(-3.0 * 0x1p30 * (6.0 - 2.0) / 8.0));
     assert_true(w[0] == 0.0f && w[5] == 0.0f);
     update.grid_log2 = -41;
-    refused(fb_aggregate_add(aggregate, &update, 1, 1), "grid exponent -41");
+    must_fail(fb_aggregate_add(aggregate, &update, 1, 1), "grid exponent -41");
     fb_update_free(&update);
     fb_aggregate_destroy(&aggregate);
 }
@@ -131,13 +112,13 @@ static void faults(void **state)
     fb_update update = {0};
     make_dense(&update, 0, 1.0);
     must(fb_aggregate_create(N, FB_WEIGHT_BITS, &aggregate));
-    refused(fb_aggregate_apply(aggregate, w), "no update");
-    refused(fb_aggregate_add(aggregate, &update, 0, 1), "weight 0");
-    refused(fb_aggregate_add(aggregate, &update, 1, 1 << 24), "steps 16777216");
+    must_fail(fb_aggregate_apply(aggregate, w), "no update");
+    must_fail(fb_aggregate_add(aggregate, &update, 0, 1), "weight 0");
+    must_fail(fb_aggregate_add(aggregate, &update, 1, 1 << 24), "steps 16777216");
     update.f32[17] = 1e30f;
-    refused(fb_aggregate_add(aggregate, &update, 1, 1), "parameter 17");
+    must_fail(fb_aggregate_add(aggregate, &update, 1, 1), "parameter 17");
     update.f32[17] = NAN;
-    refused(fb_aggregate_add(aggregate, &update, 1, 1), "parameter 17");
+    must_fail(fb_aggregate_add(aggregate, &update, 1, 1), "parameter 17");
     fb_update_free(&update);
     /* 2^61 grid steps of 2^-20 are 2^81 in fixed point, 2^105 with the steps and 2^129 with the weight */
     must(fb_update_reserve(&update, N, 1, FB_VALUES_GRID));

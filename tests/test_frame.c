@@ -4,36 +4,16 @@
  */
 #include "codec/frame.h"
 #include "core/file.h"
-#include "core/mem.h"
 #include "core/rng.h"
 #include "privacy/mechanism.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 enum { HEADER_BYTES = 76, CRC_OFFSET = 72 };
 
 static const fb_frame_info info = {3, 5, 154, "model hash of 16"};
 static const fb_rng rng = {.seed = 11, .purpose = FB_RNG_TEST};
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
-static void must_fail(fb_status status, const char *part)
-{
-    assert_non_null(status);
-    if (!strstr(fb_error_message(status), part))
-        fail_msg("\"%s\" is not in: %s", part, fb_error_message(status));
-    fb_error_free(&status);
-}
 
 /* A random subset of `count` coordinates with random values; grid values have `bits` bits. */
 static fb_update make_update(int64_t n, int64_t count, fb_value_kind kind, int bits)
@@ -400,12 +380,6 @@ static void test_implied(void **state)
     fb_update_free(&u);
 }
 
-static void test_no_leak(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -419,7 +393,7 @@ int main(void)
         cmocka_unit_test(test_forged_payloads),
         cmocka_unit_test(test_random_payloads),
         cmocka_unit_test(test_implied),
-        cmocka_unit_test(test_no_leak),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("frame", tests, NULL, NULL);
 }

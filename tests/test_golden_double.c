@@ -31,12 +31,6 @@ static void every_gradient_and_ten_steps(void **state)
     golden_check_steps(golden_small(), &fb_ops_ref, float_limit, limit);
 }
 
-static void nothing_is_left_allocated(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -4,30 +4,18 @@
  * (8 (g(h) - g(-h)) - (g(2h) - g(-2h))) / 12h = <gradient, d> + O(h^4). At h = 1e-4 truncation is near 1e-12 and
  * rounding near 1e-12 of f, so 1e-6 has room, and a forgotten term has none.
  */
-#include "core/mem.h"
 #include "core/rng.h"
 #include "nn/loss.h"
 #include "nn/pointwise.h"
 #include "nn/segresnet.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static const double h = 1e-4, limit = 1e-6;
 static const fb_ops *const ops = &fb_ops_ref;
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
 
 /* `count` numbers uniform on [-1, 1); owned by the caller */
 static fb_real *random_vector(int64_t count, uint32_t stream)
@@ -325,12 +313,6 @@ static void whole_network(void **state)
     fb_real *owned[] = {c.w, c.x, c.logits, c.r, gradient};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         FB_FREE(owned[i]);
-}
-
-static void nothing_is_left_allocated(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
 }
 
 int main(void)

@@ -2,18 +2,12 @@
  *
  * The ledger: what was appended is there after reopening, and every change to the file is refused.
  */
-#include "core/mem.h"
 #include "privacy/ledger.h"
+#include "testing.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 enum { ENTRIES = 4 };
 
@@ -22,20 +16,6 @@ typedef struct scratch {
     char *text; /* the intact file */
     int64_t size_bytes;
 } scratch;
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
-static void must_fail(fb_status status, const char *part)
-{
-    assert_non_null(status);
-    if (!strstr(fb_error_message(status), part))
-        fail_msg("\"%s\" is not in: %s", part, fb_error_message(status));
-    fb_error_free(&status);
-}
 
 static fb_ledger_entry make_entry(uint32_t round)
 {
@@ -232,21 +212,21 @@ static void test_full_disk(void **state)
     fb_ledger_close(&ledger);
 }
 
-static void test_no_leak(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 #define WITH_FILE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_FILE(test_reopen_adds_up),        WITH_FILE(test_form),       WITH_FILE(test_no_guarantee_is_infinite),
-        WITH_FILE(test_every_edit_is_refused), WITH_FILE(test_truncation), WITH_FILE(test_one_spelling),
-        WITH_FILE(test_removed_line),          WITH_FILE(test_not_usable), WITH_FILE(test_full_disk),
-        cmocka_unit_test(test_no_leak),
+        WITH_FILE(test_reopen_adds_up),
+        WITH_FILE(test_form),
+        WITH_FILE(test_no_guarantee_is_infinite),
+        WITH_FILE(test_every_edit_is_refused),
+        WITH_FILE(test_truncation),
+        WITH_FILE(test_one_spelling),
+        WITH_FILE(test_removed_line),
+        WITH_FILE(test_not_usable),
+        WITH_FILE(test_full_disk),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

@@ -3,38 +3,18 @@
  * Budget plan and release: what is kept is exact where there is no noise, noise has the planned scale where there is,
  * and what cannot be guaranteed is refused. The law of the SVT is in test_svt.c.
  */
-#include "core/mem.h"
 #include "privacy/mechanism.h"
 #include "privacy/select.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 enum { N = 50000, STEPS = 36 };
 
 static const double Z_LIMIT = 4.8916; /* two-sided 1e-6 */
 static const double CLIP = 1e-4;
 static const fb_rng public_rng = {.seed = 3, .purpose = FB_RNG_SELECT, .hospital = 2, .round = 7};
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
-static void must_fail(fb_status status, const char *part)
-{
-    assert_non_null(status);
-    if (!strstr(fb_error_message(status), part))
-        fail_msg("\"%s\" is not in: %s", part, fb_error_message(status));
-    fb_error_free(&status);
-}
 
 static fb_noise *make_noise(uint64_t seed)
 {
@@ -416,12 +396,6 @@ static void test_non_finite(void **state)
     FB_FREE(dw);
 }
 
-static void test_no_leak(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,7 +410,7 @@ int main(void)
         cmocka_unit_test(test_svt_release),
         cmocka_unit_test(test_repeatable_by_address),
         cmocka_unit_test(test_non_finite),
-        cmocka_unit_test(test_no_leak),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("mechanism", tests, NULL, NULL);
 }

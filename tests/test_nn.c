@@ -3,41 +3,20 @@
  * Parameters, network object, loss, optimiser and metric, apart from the numbers that test_golden checks.
  */
 #include "core/file.h"
-#include "core/mem.h"
 #include "core/rng.h"
 #include "nn/loss.h"
 #include "nn/metric.h"
 #include "nn/optim.h"
 #include "nn/segresnet.h"
+#include "testing.h"
 
 #include <math.h>
 #include <omp.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static const fb_net_spec full_spec = {
     .filters = 8, .levels = 4, .blocks_down = {1, 2, 2, 4}, .blocks_up = {1, 1, 1}, .dropout = 0.2};
 static const fb_net_spec small_spec = {.filters = 8, .levels = 2, .blocks_down = {1, 2}, .blocks_up = {1}};
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
-/* An error whose message holds every one of the words. */
-static void must_fail(fb_status status, const char *word1, const char *word2)
-{
-    assert_non_null(status);
-    if (!strstr(fb_error_message(status), word1) || !strstr(fb_error_message(status), word2))
-        fail_msg("'%s' and '%s' are not in: %s", word1, word2, fb_error_message(status));
-    fb_error_free(&status);
-}
 
 static void fill(int64_t count, uint32_t stream, fb_real *values)
 {
@@ -458,12 +437,6 @@ static void dice_means_leave_empty_regions_out(void **state)
     assert_true(isnan(mean[2]) && valid[2] == 0);
     assert_true(isnan(fb_dice_mean(0, cases, mean, valid)));
     assert_true(isnan(mean[0]) && valid[0] == 0);
-}
-
-static void nothing_is_left_allocated(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
 }
 
 int main(void)

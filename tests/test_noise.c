@@ -4,40 +4,20 @@
  * 1e-6, two-sided |z| < 4.892, and every one is shown to reject a scale that is wrong by 1 %.
  */
 #include "core/file.h"
-#include "core/mem.h"
 #include "privacy/noise.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 enum { DRAWS = 2000000, BINS_MAX = 64 };
 
 static const double Z_TWO_SIDED = 4.8916, Z_ONE_SIDED = 4.7534; /* of 1e-6 */
 static const double scales[] = {0.3, 1.0, 17.5, 1e6, 1e12};
 enum { SCALES = sizeof scales / sizeof scales[0] };
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
-static void must_fail(fb_status status, const char *part)
-{
-    assert_non_null(status);
-    if (!strstr(fb_error_message(status), part))
-        fail_msg("\"%s\" is not in: %s", part, fb_error_message(status));
-    fb_error_free(&status);
-}
 
 static fb_noise *make_noise(uint64_t seed)
 {
@@ -391,12 +371,6 @@ static void test_key_sources(void **state)
     assert_memory_not_equal(first, second, sizeof first);
 }
 
-static void test_no_leak(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,7 +385,7 @@ int main(void)
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_key_file),
         cmocka_unit_test(test_key_sources),
-        cmocka_unit_test(test_no_leak),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("noise", tests, NULL, NULL);
 }

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "config/config.h"
-#include "core/mem.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* Reads a configuration from the text of a file ("" for none) and further arguments. */
 static fb_status read_config(const char *ini, const char *first, const char *second, fb_config *config)
@@ -30,10 +25,7 @@ static fb_status read_config(const char *ini, const char *first, const char *sec
 
 static void expect_ok(const char *ini, const char *first, const char *second, fb_config *config)
 {
-    fb_status status = read_config(ini, first, second, config);
-    if (status != FB_OK)
-        print_error("%s\n", fb_error_message(status));
-    assert_true(status == FB_OK);
+    must(read_config(ini, first, second, config));
 }
 
 /* The message must name each of the parts. */
@@ -42,11 +34,8 @@ static void expect_refused(const char *ini, const char *first, const char *secon
 {
     fb_config config;
     fb_status status = read_config(ini, first, second, &config);
-    assert_false(status == FB_OK);
     assert_int_equal(fb_error_exit_code(status), FB_EXIT_USAGE);
-    if (!strstr(fb_error_message(status), part_a) || !strstr(fb_error_message(status), part_b))
-        fail_msg("\"%s\" names neither \"%s\" nor \"%s\"", fb_error_message(status), part_a, part_b);
-    fb_error_free(&status);
+    must_fail(status, part_a, part_b);
 }
 
 static void defaults_file_and_arguments(void **state)
@@ -111,14 +100,9 @@ static void missing_options_are_listed_together(void **state)
     fb_config config;
     fb_options *options = NULL;
     char *argv[] = {"train"};
-    fb_status status = fb_config_read(1, argv, &config, &options);
-    assert_non_null(strstr(fb_error_message(status), "--run.output"));
-    assert_non_null(strstr(fb_error_message(status), "--data.shards"));
-    fb_error_free(&status);
+    must_fail(fb_config_read(1, argv, &config, &options), "--run.output", "--data.shards");
     char *missing_file[] = {"train", "/nonexistent/x.ini"};
-    status = fb_config_read(2, missing_file, &config, &options);
-    assert_non_null(strstr(fb_error_message(status), "/nonexistent/x.ini"));
-    fb_error_free(&status);
+    must_fail(fb_config_read(2, missing_file, &config, &options), "/nonexistent/x.ini");
 }
 
 /* What is recorded as used reads back to the same configuration. */

@@ -2,38 +2,16 @@
  *
  * Hospitals and splits: the paper's 13 clients, FeTS tables, the drawing rule, and every fault of a table.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
-
-#include "core/mem.h"
 #include "data/csv.h"
 #include "partition.h"
+#include "testing.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define PAPER_TABLE "data_split/partitions/brats2018_li2019.csv"
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
-/* Fails unless `status` is an error that holds both texts. */
-static void must_fail(fb_status status, const char *text, const char *other)
-{
-    assert_non_null(status);
-    if (!strstr(fb_error_message(status), text) || !strstr(fb_error_message(status), other))
-        fail_msg("\"%s\" lacks \"%s\" or \"%s\"", fb_error_message(status), text, other);
-    fb_error_free(&status);
-}
 
 /* --- cohorts and tables in memory and in a temporary file
  * --------------------------------------------------------------- */
@@ -328,12 +306,6 @@ static void test_contradictions(void **state)
     fb_cases_free(&unnamed);
 }
 
-static void test_no_leaks(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,7 +313,7 @@ int main(void)
         cmocka_unit_test(test_rule),           cmocka_unit_test(test_grades_and_limits),
         cmocka_unit_test(test_seed),           cmocka_unit_test(test_fets),
         cmocka_unit_test(test_full_table),     cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_no_leaks),
+        cmocka_unit_test(test_contradictions), cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("partition", tests, NULL, NULL);
 }

@@ -5,25 +5,20 @@
  */
 #include "core/file.h"
 #include "core/h5.h"
-#include "core/mem.h"
 #include "core/timer.h"
 #include "io/results.h"
+#include "testing.h"
 
 #include <errno.h>
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 enum { HOSPITALS = 3, ROUNDS = 5, KILL_ROUNDS = 60, KILLS = 16, VARIABLES = 24 };
 
@@ -92,25 +87,9 @@ static fb_results_spec spec_of(int64_t rounds)
                              .provenance_count = 2};
 }
 
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
 static void path_of(char path[FB_PATH_CHARS], const char *name)
 {
     must(fb_path_join(path, folder, name));
-}
-
-/* 1 when the error is one that names `part`; frees it. */
-static int names(fb_status status, const char *part)
-{
-    const int found = status != FB_OK && strstr(fb_error_message(status), part) != NULL;
-    if (!found)
-        print_message("message: %s\n", fb_error_message(status));
-    fb_error_free(&status);
-    return found;
 }
 
 static fb_status write_run(const char *path, int run, int64_t rounds)
@@ -213,7 +192,7 @@ static void test_refuses_existing(void **state)
     path_of(temporary, "existing.h5.tmp");
     must(write_run(path, 3, 1));
     must(fb_file_sha256(path, before));
-    assert_true(names(fb_results_create(path, &spec, &results), "existing.h5 exists already"));
+    must_fail(fb_results_create(path, &spec, &results), "existing.h5 exists already");
     must(fb_file_sha256(path, after));
     assert_string_equal(before, after);
     assert_int_equal(fb_file_exists(temporary), 0);
@@ -221,7 +200,7 @@ static void test_refuses_existing(void **state)
     path_of(path, "begun.h5");
     path_of(temporary, "begun.h5.tmp");
     must(fb_file_write_atomic(temporary, "x", 1));
-    assert_true(names(fb_results_create(path, &spec, &results), "begun.h5.tmp: cannot create: File exists"));
+    must_fail(fb_results_create(path, &spec, &results), "begun.h5.tmp: cannot create: File exists");
     assert_int_equal(fb_file_exists(temporary), 1);
     assert_null(results);
 }
@@ -233,8 +212,8 @@ static void test_unwritable(void **state)
     const fb_results_spec spec = spec_of(ROUNDS);
     char path[FB_PATH_CHARS];
     path_of(path, "missing/run.h5");
-    assert_true(names(fb_results_create(path, &spec, &results), "No such file or directory"));
-    assert_true(names(fb_results_create("/proc/run.h5", &spec, &results), "/proc/run.h5.tmp"));
+    must_fail(fb_results_create(path, &spec, &results), "No such file or directory");
+    must_fail(fb_results_create("/proc/run.h5", &spec, &results), "/proc/run.h5.tmp");
     assert_null(results);
 }
 
@@ -247,7 +226,7 @@ static void test_repeated_attribute(void **state)
     char path[FB_PATH_CHARS];
     spec.config = twice, spec.config_count = 2;
     path_of(path, "twice.h5");
-    assert_true(names(fb_results_create(path, &spec, &results), "/config/a.b"));
+    must_fail(fb_results_create(path, &spec, &results), "/config/a.b");
     assert_int_equal(fb_file_exists(path), 0);
 }
 
@@ -383,7 +362,7 @@ static void test_full_disk(void **state)
     path_of(ballast, "full/ballast");
     fb_results *results = NULL;
     fb_results_spec spec = spec_of(4000);
-    assert_true(names(fb_results_create(path, &spec, &results), "No space left on device"));
+    must_fail(fb_results_create(path, &spec, &results), "No space left on device");
     assert_int_equal(fb_file_exists(path), 0);
 
     spec.rounds = ROUNDS;
@@ -397,16 +376,10 @@ static void test_full_disk(void **state)
         fill(&s, 7, round);
         must(fb_results_write_round(results, round, &s.record));
     }
-    assert_true(names(fb_results_finish(&results, "complete", summary, 2), "No space left on device"));
+    must_fail(fb_results_finish(&results, "complete", summary, 2), "No space left on device");
     assert_null(results);
     assert_int_equal(check_file(path, 7, "running"), ROUNDS);
     assert_int_equal(umount(mount_point), 0);
-}
-
-static void test_memory(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
 }
 
 /* Two runs of a sweep, a third that stopped early, one that still runs. */
@@ -454,7 +427,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_kill),
         cmocka_unit_test(test_limited_size),
         cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     snprintf(folder, sizeof folder, "%s/test_results.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     if (!mkdtemp(folder))

@@ -3,41 +3,20 @@
  * Shards: what is written is read back bit for bit, in order, within the cache limit; damage is found before HDF5 sees
  * it.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include "core/file.h"
-#include "core/mem.h"
 #include "core/rng.h"
 #include "data/checksums.h"
 #include "data/shard.h"
+#include "testing.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { VOXELS = 6 * 5 * 4, VOLUME_BYTES = VOXELS * (FB_MODALITIES * 4 + 1) };
 static const int64_t shape[3] = {6, 5, 4};
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
-
-static void must_fail(fb_status status, const char *text, const char *other)
-{
-    assert_non_null(status);
-    if (!strstr(fb_error_message(status), text) || !strstr(fb_error_message(status), other))
-        fail_msg("\"%s\" lacks \"%s\" or \"%s\"", fb_error_message(status), text, other);
-    fb_error_free(&status);
-}
 
 /* --- a folder with one hospital and a test shard
  * ------------------------------------------------------------------------- */
@@ -376,19 +355,20 @@ static void test_verification(void **state)
     fb_volume_destroy(&volume);
 }
 
-static void test_no_leaks(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_cache),    cmocka_unit_test(test_cohort),
-        cmocka_unit_test(test_regions),      cmocka_unit_test(test_damage),   cmocka_unit_test(test_missing),
-        cmocka_unit_test(test_foreign),      cmocka_unit_test(test_manifest), cmocka_unit_test(test_writer_refuses),
-        cmocka_unit_test(test_verification), cmocka_unit_test(test_no_leaks),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_cohort),
+        cmocka_unit_test(test_regions),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_manifest),
+        cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_verification),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
 }

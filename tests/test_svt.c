@@ -4,16 +4,11 @@
  * by enumeration. The chi-square of what fb_release selects is judged at 1e-6, and the same statistic rejects broken
  * forms of the algorithm, written out here.
  */
-#include "core/mem.h"
 #include "privacy/mechanism.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
 
 enum { N = 3, C = 2, CLIP = 4, THRESHOLD = 2, SETS = 1 << N, TRIALS = 12000, TAIL = 120 };
 
@@ -29,12 +24,6 @@ static const fb_release_spec spec = {.select = FB_SELECT_SVT,
                                      .epsilon_threshold = 2.0,
                                      .epsilon_query = 8.0,
                                      .epsilon_answer = 16.0};
-
-static void must(fb_status status)
-{
-    if (status != FB_OK)
-        fail_msg("%s", fb_error_message(status));
-}
 
 /* --- the law --- */
 
@@ -241,18 +230,12 @@ static void test_faults_are_found(void **state)
     }
 }
 
-static void test_no_leak(void **state)
-{
-    (void)state;
-    assert_int_equal(fb_mem_live_blocks(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_release_follows_the_law),
         cmocka_unit_test(test_faults_are_found),
-        cmocka_unit_test(test_no_leak),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("svt", tests, NULL, NULL);
 }

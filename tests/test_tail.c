@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Relatively exact draws against their closed form, with fixed keys; judged at 1e-6, two-sided |z| < 4.892. */
-#include "core/mem.h"
 #include "privacy/tail.h"
+#include "testing.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
 
 enum { TESTS = 1000000, DRAWS = 100000 };
 
