@@ -3,10 +3,10 @@
 # The demonstration: a phantom cohort of the paper's 13 sites, the centralised baseline, federated runs that share 100,
 # 40 and 10 % of the model, and two privacy budgets; two one-thread runs side by side; a figure and a table at the end.
 #   jobs/demo.sh BINDIR PYTHON
-# FB_DEMO_DIR (results/demo) takes the output; FB_DEMO_SEED (1) and FB_DEMO_ROUNDS (40) change the runs.
+# FB_DEMO_DIR (results/demo) takes the output; FB_DEMO_SEED (1) and FB_DEMO_ROUNDS (30) change the runs.
 set -euo pipefail
 bin=${1:-bin} python=${2:-/usr/bin/python3}
-out=${FB_DEMO_DIR:-results/demo} seed=${FB_DEMO_SEED:-1} rounds=${FB_DEMO_ROUNDS:-40}
+out=${FB_DEMO_DIR:-results/demo} seed=${FB_DEMO_SEED:-1} rounds=${FB_DEMO_ROUNDS:-30}
 start=$SECONDS
 if [ -e "$out" ]; then
     rm -rf "$out.previous"
@@ -20,11 +20,11 @@ echo "demo: phantom cohort of 13 sites"
 "$bin/brats-phantom" --output "$out/cohort" --shape 32x32x32 --scale 0.25 --seed "$seed"
 "$bin/brats-split" --input "$out/cohort" --output "$out/shards" --seed "$seed"
 
-# The clip goes with the learning rate: a weight moves by about the learning rate per step of Adam.
+# The clip and the threshold go with the learning rate: a weight moves by at most about that per step of Adam.
 common=(--data.shards="$out/shards" --run.seed="$seed" --data.patch=32x32x32
         --train.learning_rate=3e-3 --train.epochs=2 --federation.rounds="$rounds")
 svt=(--sharing.select=svt --sharing.fraction=0.1 --privacy.mechanism=laplace --privacy.clip=3e-3
-     --privacy.epsilon_threshold=100 --privacy.answer_budget=per-parameter)
+     --privacy.threshold=1e-3 --privacy.epsilon_threshold=300 --privacy.answer_budget=per-parameter)
 
 # run NAME OPTION...: one run, its lines marked with its name
 run()
@@ -44,13 +44,13 @@ worker_a()
 {
     run centralised --run.mode=centralised
     run share_040 --sharing.select=topk --sharing.fraction=0.4
-    run svt_weak_noise "${svt[@]}" --privacy.epsilon_answer=20
+    run svt_weak_noise "${svt[@]}" --privacy.epsilon_answer=14
 }
 worker_b()
 {
     run share_100
     run share_010 --sharing.select=topk --sharing.fraction=0.1
-    run svt_strong_noise "${svt[@]}" --privacy.epsilon_answer=0.5
+    run svt_strong_noise "${svt[@]}" --privacy.epsilon_answer=0.1
 }
 worker_a & a=$!
 worker_b & b=$!
