@@ -50,5 +50,6 @@ fb_status fb_comm_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes) F
 fb_status fb_status_agree(fb_comm *comm, fb_status status) FB_MUST_USE;
 
 /* For what can fail while other ranks already wait in a collective or for a message, where no agreement is possible:
- * prints the error and ends the job. With a single rank the error is returned instead. Takes and gives back ownership. */
+ * prints the error and ends the job. With a single rank the error is returned instead. Takes and gives back ownership.
+ */
 fb_status fb_status_or_abort(fb_comm *comm, fb_status status) FB_MUST_USE;

@@ -15,7 +15,7 @@ static fb_status refuse(const fb_option *option, const char *text, const char *w
 static fb_status out_of_range(const fb_option *option, const char *text)
 {
     char why[128];
-    snprintf(why, sizeof why, "outside %.12g to %.12g%s%s", option->min, option->max, option->unit[0] ? " " : "",
+    snprintf(why, sizeof why, "outside %.16g to %.16g%s%s", option->min, option->max, option->unit[0] ? " " : "",
              option->unit);
     return refuse(option, text, why);
 }

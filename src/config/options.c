@@ -248,7 +248,7 @@ static void print_help(FILE *stream, const fb_option *option)
     else if (option->type == FB_OPTION_BOOL)
         snprintf(range, sizeof range, "true|false");
     else if (option->type != FB_OPTION_TEXT)
-        snprintf(range, sizeof range, "%.12g to %.12g%s%s", option->min, option->max, option->unit[0] ? " " : "",
+        snprintf(range, sizeof range, "%.16g to %.16g%s%s", option->min, option->max, option->unit[0] ? " " : "",
                  option->unit);
     fprintf(stream, "  --%s=%s\n", name, option->fallback ? option->fallback : "(required)");
     fprintf(stream, "        %s%s%s%s\n", option->help, range[0] ? " [" : "", range, range[0] ? "]" : "");

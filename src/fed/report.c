@@ -237,6 +237,17 @@ const fb_round_record *fb_report_record(fb_report *report, const fb_hospital_rep
     return record;
 }
 
+static void hospital_lines(const fb_report *report)
+{
+    for (int h = 0; h < report->federation->hospital_count; h++)
+        if (report->participated[h])
+            fb_log_verbose(
+                "  %s: %lld steps, loss %.4f, %.2f s; shared %.4g of the model, %lld bytes, cosine %.3f, %.3f s",
+                fb_hospital_name(report->federation, h), (long long)report->steps[h], report->loss[h],
+                report->train_s[h], report->shared_fraction[h], (long long)report->bytes_sent[h], report->cosine[h],
+                report->privacy_s[h]);
+}
+
 void fb_report_line(const fb_report *report, int64_t round, const fb_round_figures *figures, double elapsed_s)
 {
     const fb_federation *federation = report->federation;
@@ -252,6 +263,7 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
     fb_log_info("round %lld/%lld: loss %.4f, %s%s, %.2f s (%.2f evaluation), %.0f s left", (long long)round + 1,
                 (long long)rounds, report->loss_mean, score, spent, figures->round_s, figures->eval_s,
                 elapsed_s / (double)(round + 1) * (double)(rounds - round - 1));
+    hospital_lines(report);
 }
 
 /* --- the end --- */
