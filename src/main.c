@@ -13,6 +13,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static void print_usage(FILE *stream)
 {
@@ -74,6 +75,16 @@ static int report_error(fb_status status, int print)
     return code;
 }
 
+/* A rank holds a shard and a ledger open for each hospital it plays; the usual soft limit is 1024 files. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files); /* refused: opening one file too many says so */
+}
+
 static int train(int argc, char **argv)
 {
     fb_config config;
@@ -83,6 +94,7 @@ static int train(int argc, char **argv)
     if (status != FB_OK)
         return report_error(status, 1);
     fb_log_set_level((fb_log_level)config.run_verbosity);
+    raise_file_limit();
     status = create_comm(&config, &comm);
     if (status != FB_OK) {
         fb_options_destroy(&options);

@@ -77,6 +77,10 @@ report $? "a run starts from another's model"
     "$bin/fedbrats" info | grep -q oneDNN
 report $? "--version, --help and info"
 
+(ulimit -Sn 24 && train $shards --run.output="$dir/files" --federation.rounds=1 --eval.on=none --privacy.mechanism=laplace \
+    --privacy.clip=1e-3)
+report $? "13 shards and ledgers with a soft limit of 24 open files"
+
 # --- configuration
 out=--run.output=$dir/new
 refused "no command" 2 "Usage" eval '"$bin/fedbrats" 2> "$dir/err"'
