@@ -102,6 +102,16 @@ refused "missing initial model" 1 "$dir/none" train $shards $out --train.init_fr
 head -c 1000 "$dir/run/model.safetensors" > "$dir/cut.safetensors"
 refused "truncated initial model" 1 "cut.safetensors" train $shards $out --train.init_from="$dir/cut.safetensors"
 
+# --- what a failed round may have cost: noise beyond the server's range is noticed after the ledgers were charged
+train $shards $out --privacy.mechanism=laplace --privacy.clip=500000 --privacy.epsilon_answer=1e-6 --privacy.clip_answers=false
+[ $? = 1 ] && grep -q 'fixed-point' "$dir/err" && [ -s "$dir/new/ledger/hospital_00.txt" ] && "$FB_PYTHON" - "$dir/new/results.h5" << 'PY'
+import sys, h5py
+with h5py.File(sys.argv[1]) as run:
+    assert run.attrs["status"] == b"failed" and run.attrs["epsilon_spent"] == b"at most 1e-06", dict(run.attrs)
+PY
+report $? "a failed run counts the round that failed"
+rm -rf "$dir/new"
+
 # --- data
 refused "no shard folder" 1 "$dir/none" train --data.shards="$dir/none" $out
 cp -r "$dir/shards" "$dir/bad"

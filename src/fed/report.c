@@ -248,6 +248,15 @@ static void hospital_lines(const fb_report *report)
                 report->privacy_s[h]);
 }
 
+/* The largest spent by a hospital. */
+static double most_spent(const fb_report *report)
+{
+    double most = 0.0;
+    for (int h = 0; h < report->federation->hospital_count; h++)
+        most = fmax(most, report->epsilon_total[h]);
+    return most;
+}
+
 void fb_report_line(const fb_report *report, int64_t round, const fb_round_figures *figures, double elapsed_s)
 {
     const fb_federation *federation = report->federation;
@@ -259,7 +268,7 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
     else if (!isnan(figures->validation.mean))
         snprintf(score, sizeof score, "validation dice %.4f", figures->validation.mean);
     if (federation->guarantee->formal)
-        snprintf(spent, sizeof spent, ", epsilon %.4g", federation->budget.epsilon_round * (double)(round + 1));
+        snprintf(spent, sizeof spent, ", epsilon %.4g", most_spent(report));
     fb_log_info("round %lld/%lld: loss %.4f, %s%s, %.2f s (%.2f evaluation), %.0f s left", (long long)round + 1,
                 (long long)rounds, report->loss_mean, score, spent, figures->round_s, figures->eval_s,
                 elapsed_s / (double)(round + 1) * (double)(rounds - round - 1));
@@ -268,16 +277,16 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
 
 /* --- the end --- */
 
-/* The largest spent by a hospital; "none" without a guarantee. */
-static void spent_text(const fb_report *report, char text[32])
+/* "none" without a guarantee. */
+static void spent_text(const fb_report *report, int complete, char text[64])
 {
-    double most = 0.0;
-    for (int h = 0; h < report->federation->hospital_count; h++)
-        most = fmax(most, report->epsilon_total[h]);
-    if (report->federation->guarantee->formal)
-        snprintf(text, 32, "%.9g", most);
+    const fb_federation *federation = report->federation;
+    if (!federation->guarantee->formal)
+        snprintf(text, 64, "none");
+    else if (complete)
+        snprintf(text, 64, "%.9g", most_spent(report));
     else
-        snprintf(text, 32, "none");
+        snprintf(text, 64, "at most %.9g", most_spent(report) + federation->budget.epsilon_round);
 }
 
 static const char *accountant(const fb_report *report)
@@ -285,9 +294,9 @@ static const char *accountant(const fb_report *report)
     return report->federation->guarantee->formal ? "basic" : "none";
 }
 
-static double delta_total(const fb_report *report)
+static double delta_total(const fb_report *report, int64_t rounds)
 {
-    return fmin(1.0, report->federation->budget.delta_round * (double)report->rounds);
+    return fmin(1.0, report->federation->budget.delta_round * (double)rounds);
 }
 
 static double mean_share(const fb_report *report)
@@ -297,27 +306,28 @@ static double mean_share(const fb_report *report)
 
 void fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path)
 {
-    char spent[32];
-    spent_text(report, spent);
+    char spent[64];
+    spent_text(report, 1, spent);
     printf("RESULT rounds=%lld dice_mean=%.6f dice_tc=%.6f dice_wt=%.6f dice_et=%.6f dice_validation_mean=%.6f "
            "shared_fraction=%.6f epsilon_total=%s delta=%.3g unit=%s neighbours=%s accountant=%s formal_privacy=%s "
            "bytes_sent=%lld overhead_fraction=%.4f model_sha256=%s results=%s\n",
            (long long)report->rounds, report->test.mean, report->test.dice[FB_REGION_TC],
            report->test.dice[FB_REGION_WT], report->test.dice[FB_REGION_ET], report->validation.mean,
-           mean_share(report), spent, delta_total(report), report->federation->guarantee->unit,
+           mean_share(report), spent, delta_total(report, report->rounds), report->federation->guarantee->unit,
            report->federation->guarantee->neighbours, accountant(report),
            report->federation->formal_privacy ? "true" : "false", (long long)report->bytes_total,
            report->overhead_s / report->round_s, model_sha256, results_path);
     fflush(stdout);
 }
 
-fb_status fb_report_summary_records(const fb_report *report, const char *model_sha256, fb_records *records)
+fb_status fb_report_summary_records(const fb_report *report, int complete, const char *model_sha256,
+                                    fb_records *records)
 {
-    char spent[32];
-    spent_text(report, spent);
-    FB_TRY(fb_records_add(records, "model_sha256", "%s", model_sha256));
+    char spent[64];
+    spent_text(report, complete, spent);
+    FB_TRY(fb_records_add(records, "model_sha256", "%s", complete ? model_sha256 : "none"));
     FB_TRY(fb_records_add(records, "epsilon_spent", "%s", spent));
-    FB_TRY(fb_records_add(records, "delta_spent", "%.3g", delta_total(report)));
+    FB_TRY(fb_records_add(records, "delta_spent", "%.3g", delta_total(report, report->rounds + !complete)));
     FB_TRY(fb_records_add(records, "bytes_sent_total", "%lld", (long long)report->bytes_total));
     return fb_records_add(records, "overhead_fraction", "%.6f", report->overhead_s / report->round_s);
 }

@@ -37,6 +37,8 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
 /* The line RESULT key=value ... on standard output. */
 void fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path);
 
-/* The same figures, and the privacy statement, as attributes of the results file. */
-fb_status fb_report_summary_records(const fb_report *report, const char *model_sha256, fb_records *records) FB_MUST_USE;
+/* The same figures, and the privacy statement, as attributes of the results file. complete: 0 after a failure, when one
+ * more round than was recorded may have been charged. */
+fb_status fb_report_summary_records(const fb_report *report, int complete, const char *model_sha256,
+                                    fb_records *records) FB_MUST_USE;
 fb_status fb_report_privacy_records(const fb_federation *federation, fb_records *records) FB_MUST_USE;

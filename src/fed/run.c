@@ -123,13 +123,14 @@ done:
     return status;
 }
 
-static fb_status finish_results(run *r, const char *end)
+static fb_status finish_results(run *r, int complete)
 {
     fb_records summary = {0};
     if (!r->results)
         return FB_OK;
-    fb_status status = fb_report_summary_records(r->report, r->model_sha256, &summary);
-    status = fb_error_first(status, fb_results_finish(&r->results, end, summary.items, summary.count));
+    fb_status status = fb_report_summary_records(r->report, complete, r->model_sha256, &summary);
+    status = fb_error_first(
+        status, fb_results_finish(&r->results, complete ? "complete" : "failed", summary.items, summary.count));
     fb_records_free(&summary);
     return status;
 }
@@ -219,7 +220,7 @@ fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *co
         status = run_round(&r, round);
     if (status == FB_OK)
         status = fb_status_agree(comm, write_final_model(&r));
-    const fb_status finished = is_root(&r) ? finish_results(&r, status == FB_OK ? "complete" : "failed") : FB_OK;
+    const fb_status finished = is_root(&r) ? finish_results(&r, status == FB_OK) : FB_OK;
     status = status == FB_OK ? fb_status_agree(comm, finished) : fb_error_first(status, finished);
     if (status == FB_OK && is_root(&r))
         fb_report_result(r.report, r.model_sha256, r.results_path);
