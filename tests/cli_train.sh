@@ -77,7 +77,8 @@ report $? "a run starts from another's model"
     "$bin/fedbrats" info | grep -q oneDNN
 report $? "--version, --help and info"
 
-(ulimit -Sn 24 && train $shards --run.output="$dir/files" --federation.rounds=1 --eval.on=none --privacy.mechanism=laplace \
+(ulimit -Sn 24 && train $shards --run.output="$dir/files" --federation.rounds=1 --eval.on=none \
+    --privacy.mechanism=laplace \
     --privacy.clip=1e-3)
 report $? "13 shards and ledgers with a soft limit of 24 open files"
 
@@ -95,6 +96,7 @@ refused "threshold above the clip" 2 "privacy.threshold" train $shards $out --sh
 refused "averaged moments with a guarantee" 2 "train.momentum" train $shards $out --train.momentum=average \
     --privacy.mechanism=laplace --privacy.clip=1e-3
 refused "sharing in another mode" 2 "run.mode" train $shards $out --run.mode=centralised --sharing.select=topk
+refused "participation in another mode" 2 "run.mode" train $shards $out --run.mode=local --federation.participation=0.5
 refused "patch larger than a case" 2 "data.patch" train $shards $out --data.patch=48x16x16
 refused "missing key file" 1 "$dir/key" train $shards $out --privacy.key="$dir/key" --privacy.mechanism=laplace \
     --privacy.clip=1e-3
@@ -102,8 +104,9 @@ refused "missing initial model" 1 "$dir/none" train $shards $out --train.init_fr
 head -c 1000 "$dir/run/model.safetensors" > "$dir/cut.safetensors"
 refused "truncated initial model" 1 "cut.safetensors" train $shards $out --train.init_from="$dir/cut.safetensors"
 
-# --- what a failed round may have cost: noise beyond the server's range is noticed after the ledgers were charged
-train $shards $out --privacy.mechanism=laplace --privacy.clip=500000 --privacy.epsilon_answer=1e-6 --privacy.clip_answers=false
+# --- what a failed round may have cost: noise beyond the server's range is seen after the ledgers were charged
+train $shards $out --privacy.mechanism=laplace --privacy.clip=500000 --privacy.epsilon_answer=1e-6 \
+    --privacy.clip_answers=false
 [ $? = 1 ] && grep -q 'fixed-point' "$dir/err" && [ -s "$dir/new/ledger/hospital_00.txt" ] && "$FB_PYTHON" - "$dir/new/results.h5" << 'PY'
 import sys, h5py
 with h5py.File(sys.argv[1]) as run:

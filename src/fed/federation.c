@@ -43,8 +43,12 @@ static fb_status plan_release(fb_federation *federation)
                                             .answer_budget = (fb_answer_budget)config->privacy_answer_budget,
                                             .clip_answers = config->privacy_clip_answers};
     if (config->run_mode != FB_MODE_FEDERATED &&
-        (config->privacy_mechanism != FB_MECHANISM_NONE || config->sharing_select != FB_SELECT_ALL))
-        return FB_USAGE("run.mode: sharing.select and privacy.mechanism apply to mode federated only; remove them");
+        (config->privacy_mechanism != FB_MECHANISM_NONE || config->sharing_select != FB_SELECT_ALL ||
+         config->federation_participation < 1.0 || config->federation_weighting != FB_WEIGHTING_SAMPLES ||
+         config->train_momentum == FB_MOMENTUM_AVERAGE))
+        return FB_USAGE("run.mode: sharing.select, privacy.mechanism, federation.participation, "
+                        "federation.weighting = uniform and train.momentum = average apply to mode federated only; "
+                        "remove them");
     FB_TRY(fb_budget_plan(&federation->release, federation->params->count, &federation->budget));
     federation->guarantee = fb_guarantee_find(federation->release.select, federation->release.mechanism);
     federation->formal_privacy = federation->guarantee->formal && key_source(config) != FB_KEY_SEED;
