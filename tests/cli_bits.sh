@@ -7,18 +7,8 @@ set -u
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 exec 2> "$dir/stderr"
-number=0 status=0
-report() # OK NAME
-{
-    number=$((number + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $number - $2"
-    else
-        echo "not ok $number - $2"
-        tail -n 5 "$dir/stderr" | sed 's/^/# /'
-        status=1
-    fi
-}
+logs=("$dir/stderr")
+. "$(dirname "$0")/tap.sh"
 
 bin=$FB_BIN
 # CBICA has twice the cases of the others, so that the first hospital is not always played by rank 0.
@@ -115,4 +105,4 @@ train half 0 1 --federation.participation=0.5
 [ -n "$(model half)" ] && [ "$(model half)" != "$(model all-none)" ]
 report $? "another configuration gives other bits: the comparison can fail"
 echo "1..$number"
-exit $status
+exit $failed

@@ -8,18 +8,8 @@ demo()
 {
     FB_DEMO_DIR=$dir/demo FB_DEMO_ROUNDS=1 jobs/demo.sh "$FB_BIN" "$FB_PYTHON" > "$dir/out" 2> "$dir/err"
 }
-number=0 status=0
-report() # OK NAME
-{
-    number=$((number + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $number - $2"
-    else
-        echo "not ok $number - $2"
-        tail -n 5 "$dir/out" "$dir/err" | sed 's/^/# /'
-        status=1
-    fi
-}
+logs=("$dir/out" "$dir/err")
+. "$(dirname "$0")/tap.sh"
 demo && [ -s "$dir/demo/convergence.png" ] && [ -s "$dir/demo/convergence.pdf" ]
 report $? "figure as PNG and PDF"
 [ "$(find "$dir/demo" -name results.h5 | wc -l)" = 6 ] &&
@@ -36,4 +26,4 @@ FB_BIN=$dir/bin demo
 [ $? != 0 ] && grep -q "failed" "$dir/err" && [ -s "$dir/demo.previous/mine.txt" ]
 report $? "a failing run fails the demonstration; earlier results are kept"
 echo "1..$number"
-exit $status
+exit $failed

@@ -5,20 +5,8 @@ set -u
 bin=${FB_BIN:-bin} python=${FB_PYTHON:-/usr/bin/python3}
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-number=0 failed=0
-
-# verdict STATUS NAME: one TAP line
-verdict()
-{
-    number=$((number + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $number - $2"
-    else
-        echo "not ok $number - $2"
-        failed=1
-        sed 's/^/# /' "$work/log" | tail -n 5
-    fi
-}
+logs=("$work/log")
+. "$(dirname "$0")/tap.sh"
 
 phantom()
 {
@@ -47,21 +35,21 @@ refused()
     rc=$?
     after=$(find "$work" -not -name log | sort)
     [ "$rc" = "$code" ] && grep -qF -- "$message" "$work/log" && [ "$before" = "$after" ]
-    verdict $? "$name"
+    report $? "$name"
 }
 
 phantom --output "$work/a" --shape 32 --scale 0.17 --seed 7
-verdict $? "a cohort is written"
+report $? "a cohort is written"
 [ ! -e "$work/a.tmp" ] && [ -z "$(find "$work/a" -name '*.tmp')" ]
-verdict $? "no temporary file stays"
+report $? "no temporary file stays"
 
 counts=$(sites "$work/a" | uniq -c | awk '{printf "%s:%s ", $2, $1}')
 [ "$counts" = "2013:6 CBICA:15 TCIA01:4 TCIA02:6 TCIA03:3 TCIA04:2 TCIA05:2 TCIA06:2 TCIA08:3 TCIA09:2 TCIA10:6 \
 TCIA12:2 TCIA13:3 " ]
-verdict $? "subjects per site follow the paper, at least 2"
+report $? "subjects per site follow the paper, at least 2"
 [ "$(sites "$work/a/LGG" | uniq | tr '\n' ' ')" = "2013 TCIA09 TCIA10 TCIA12 TCIA13 " ] &&
     [ "$(sites "$work/a/HGG" | grep -c 2013) $(sites "$work/a/LGG" | grep -c 2013)" = "4 2" ]
-verdict $? "sites are HGG or LGG, 2013 is both, two to one"
+report $? "sites are HGG or LGG, 2013 is both, two to one"
 for folder in "$work"/a/*GG/*; do
     name=$(basename "$folder")
     for kind in t1 t1ce t2 flair seg; do
@@ -70,20 +58,20 @@ for folder in "$work"/a/*GG/*; do
     [ "$(find "$folder" -type f | wc -l)" = 5 ] || echo "$folder"
 done > "$work/log"
 [ ! -s "$work/log" ]
-verdict $? "every folder holds t1, t1ce, t2, flair and seg"
+report $? "every folder holds t1, t1ce, t2, flair and seg"
 
 OMP_NUM_THREADS=3 phantom --output "$work/b" --shape 32 --scale 0.17 --seed 7 &&
     [ "$(sums "$work/a")" = "$(sums "$work/b")" ]
-verdict $? "same seed, other number of threads: same bytes"
+report $? "same seed, other number of threads: same bytes"
 phantom --output "$work/c" --shape 32 --scale 0.001 --seed 7 &&
     (cd "$work/c" && find . -type f -exec cmp {} "$work/a/{}" \;) > "$work/log" 2>&1 && [ ! -s "$work/log" ]
-verdict $? "a subject does not depend on how many there are"
+report $? "a subject does not depend on how many there are"
 image=HGG/Brats18_CBICA_P0000_1/Brats18_CBICA_P0000_1_t1.nii.gz
 phantom --output "$work/d" --shape 32 --scale 0.001 --seed 8 && [ -s "$work/d/$image" ] &&
     ! cmp -s "$work/c/$image" "$work/d/$image"
-verdict $? "another seed gives other images"
+report $? "another seed gives other images"
 phantom --output "$work/e" --shape 32x40x48 --scale 0.001
-verdict $? "an oblong cohort is written"
+report $? "an oblong cohort is written"
 
 "$python" - "$work" > "$work/log" 2>&1 <<'PYTHON'
 import pathlib, sys
@@ -106,7 +94,7 @@ oblong = nibabel.load(next(work.glob("e/HGG/*/*_t1.nii.gz")))
 assert oblong.shape == (48, 40, 32), oblong.shape
 assert numpy.allclose(oblong.affine, [[-5, 0, 0, 0], [0, -6, 0, 234], [0, 0, 155 / 32, 0], [0, 0, 0, 1]]), oblong.affine
 PYTHON
-verdict $? "types, labels, background and affine are those of BraTS"
+report $? "types, labels, background and affine are those of BraTS"
 
 refused 1 "is not empty" "a folder with something in it" --output "$work/a" --shape 32 --scale 0.001
 mkdir "$work/f.tmp"
@@ -129,5 +117,5 @@ before=$(find "$work" -not -name log | sort)
 rc=$?
 mv "$work/pipe" "$work/log"
 [ "$rc" = 1 ] && grep -q "cannot write" "$work/log" && [ "$before" = "$(find "$work" -not -name log | sort)" ]
-verdict $? "a write that fails leaves nothing"
+report $? "a write that fails leaves nothing"
 exit $failed

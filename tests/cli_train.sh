@@ -5,18 +5,8 @@ set -u
 dir=$(mktemp -d)
 mounted=
 trap '[ -z "$mounted" ] || umount "$mounted"; rm -rf "$dir"' EXIT
-number=0 status=0
-report() # OK NAME
-{
-    number=$((number + 1))
-    if [ "$1" = 0 ]; then
-        echo "ok $number - $2"
-    else
-        echo "not ok $number - $2"
-        tail -n 5 "$dir/err" | sed 's/^/# /'
-        status=1
-    fi
-}
+logs=("$dir/err")
+. "$(dirname "$0")/tap.sh"
 
 bin=$FB_BIN
 "$bin/brats-phantom" --output "$dir/cohort" --shape 32x32x32 --scale 0.001 --seed 3 > /dev/null 2> "$dir/err" &&
@@ -196,4 +186,4 @@ else
     echo "ok $number - full disk # SKIP needs the right to mount a tmpfs"
 fi
 echo "1..$number"
-exit $status
+exit $failed
