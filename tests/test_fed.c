@@ -126,7 +126,7 @@ static void faults(void **state)
     update.index[0] = 5;
     update.grid[0] = (int64_t)1 << 61;
     must(fb_aggregate_add(aggregate, &update, 1, 1));
-    refused(fb_aggregate_add(aggregate, &update, (1 << 24) - 1, (1 << 24) - 1), "parameter 5");
+    must_fail(fb_aggregate_add(aggregate, &update, (1 << 24) - 1, (1 << 24) - 1), "parameter 5");
     fb_update_free(&update);
     fb_aggregate_destroy(&aggregate);
 }
