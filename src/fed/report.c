@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fed/report.h"
 
+#include "codec/frame.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "nn/loss.h"
@@ -122,6 +123,20 @@ static void print_ranks(const fb_federation *federation)
     }
 }
 
+static void print_sharing(const fb_federation *federation)
+{
+    const fb_budget *budget = &federation->budget;
+    const int noised = federation->release.mechanism != FB_MECHANISM_NONE;
+    const int value_bits = noised ? (int)ceil(log2(2.0 * (double)budget->clip_grid + 1.0)) : 32;
+    const int implied = federation->release.select == FB_SELECT_RANDOM;
+    const double bound_bytes =
+        implied ? (double)budget->count * value_bits / 8.0 : fb_frame_bound_bytes(budget->n, budget->count, value_bits);
+    fb_log_info("sharing: %lld of %lld parameters (nominal fraction %g); a message of %d-bit values carries at least "
+                "%.0f bytes of information, the dense model %lld bytes",
+                (long long)budget->count, (long long)budget->n, federation->config->sharing_fraction, value_bits,
+                bound_bytes, (long long)(budget->n * (int64_t)sizeof(float)));
+}
+
 static void print_privacy(const fb_federation *federation)
 {
     const fb_budget *budget = &federation->budget;
@@ -162,8 +177,7 @@ void fb_report_plan(const fb_report *report)
                 (long long)config->data_patch[1], (long long)config->data_patch[2], federation->ops->name);
     if (config->run_mode != FB_MODE_FEDERATED)
         return;
-    fb_log_info("sharing: %lld of %lld parameters (nominal fraction %g)", (long long)federation->budget.count,
-                (long long)federation->params->count, config->sharing_fraction);
+    print_sharing(federation);
     print_privacy(federation);
 }
 
