@@ -72,7 +72,8 @@ expect 'a script that cannot be executed fails' 1 '2 passed, 1 failed, 0 skipped
 script cli_good.sh <<< "$good"
 script cli_skips.sh <<< 'echo no network here; exit 77'
 script cli_partly.sh <<< 'echo ok 1 - a; echo "ok 2 - b # SKIP no network"'
-expect 'skipped tests are counted apart' 0 '3 passed, 0 failed, 2 skipped'
+script cli_cmocka.sh <<< 'echo 1..2; echo ok 1 - a; echo "# no network"; echo "not ok 2 # SKIP b"'
+expect 'skipped tests are counted apart' 0 '4 passed, 0 failed, 3 skipped'
 
 script cli_good.sh <<< "$good"
 script cli_mute.sh <<< 'exit 77'
