@@ -107,7 +107,9 @@ report $? "a failed run counts the round that failed"
 rm -rf "$dir/new"
 
 # --- data
-refused "no shard folder" 1 "$dir/none" train --data.shards="$dir/none" $out
+train --data.shards="$dir/none" $out
+[ $? = 1 ] && grep -q "$dir/none: there is no such folder" "$dir/err" && [ ! -e "$dir/new" ]
+report $? "no shard folder: status 1, named, and the output not begun"
 cp -r "$dir/shards" "$dir/bad"
 rm "$dir/bad/hospital_03.h5"
 refused "missing shard" 1 "hospital_03.h5" train --data.shards="$dir/bad" $out
@@ -132,6 +134,19 @@ refused "more ranks than hospitals" 2 "at most 13 ranks" mpi 14 $shards $out
 cp "$dir/shards/"* "$dir/bad/"
 head -c 20000 "$dir/shards/hospital_12.h5" > "$dir/bad/hospital_12.h5"
 refused "a damaged shard that only one rank needs" 1 "rank [0-3]: hospital 12" mpi 4 --data.shards="$dir/bad" $out
+
+other_data() # two ranks that find different shards under one name
+{
+    local ini=$dir/small.ini
+    mkdir -p "$dir/node0" "$dir/node1"
+    ln -sfn "$dir/shards" "$dir/node0/shards"
+    ln -sfn "$dir/bad" "$dir/node1/shards"
+    timeout 60 mpirun -n 1 -wdir "$dir/node0" "$bin/fedbrats" train "$ini" --data.shards=shards $out : \
+        -n 1 -wdir "$dir/node1" "$bin/fedbrats" train "$ini" --data.shards=shards $out > "$dir/out" 2> "$dir/err"
+}
+sed -i '/,TCIA13,.*,validation,/d; /,TCIA13,.*,train,/d' "$dir/bad/manifest.csv"
+(cd "$dir/bad" && rm hospital_12.h5 && sha256sum manifest.csv hospital_*.h5 test.h5 > SHA256SUMS)
+refused "ranks with different shards" 1 "differs from rank 0 in its data" other_data
 
 # --- out of memory on one rank while the others wait for it: its last allocation is for the scores or for the reports
 last_fails() # RANK OPTION...

@@ -3,6 +3,7 @@
 
 #include "core/build_info.h"
 #include "core/mem.h"
+#include "data/shard.h"
 #include "nn/op.h"
 
 #include <hdf5.h>
@@ -148,13 +149,15 @@ fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, in
 
 /* The identity of a rank as text whose parts can be compared. */
 typedef struct identity {
-    char config[FB_SHA256_CHARS], revision[64], operations[256], flags[512];
+    char config[FB_SHA256_CHARS], data[FB_SHA256_CHARS], revision[64], operations[256], flags[512];
 } identity;
 
 static const char *difference(const identity *a, const identity *b)
 {
     if (strcmp(a->config, b->config) != 0)
         return "options";
+    if (strcmp(a->data, b->data) != 0)
+        return "data (data.shards)";
     if (strcmp(a->revision, b->revision) != 0)
         return "program revision";
     if (strcmp(a->flags, b->flags) != 0)
@@ -167,8 +170,18 @@ static fb_status compare_ranks(int ranks, const identity *all)
     for (int rank = 1; rank < ranks; rank++)
         if (difference(&all[0], &all[rank]))
             return FB_FAIL("rank %d differs from rank 0 in its %s, so results could not be reproduced: use the same "
-                           "program and arguments on every rank, and one kind of processor (or set ONEDNN_MAX_CPU_ISA)",
+                           "program, arguments and shards on every rank, and one kind of processor (or set "
+                           "ONEDNN_MAX_CPU_ISA)",
                            rank, difference(&all[0], &all[rank]));
+    return FB_OK;
+}
+
+static fb_status read_data_identity(const fb_config *config, char hex[FB_SHA256_CHARS])
+{
+    fb_cohort *cohort = NULL;
+    FB_TRY(fb_cohort_open(config->data_shards, &cohort));
+    memcpy(hex, cohort->sha256, sizeof cohort->sha256);
+    fb_cohort_close(&cohort);
     return FB_OK;
 }
 
@@ -178,6 +191,8 @@ fb_status fb_identity_check(const fb_config *config, fb_comm *comm)
     identity own, *all = NULL;
     memset(&own, 0, sizeof own);
     fb_status status = config_sha256(config, own.config);
+    if (status == FB_OK)
+        status = read_data_identity(config, own.data);
     snprintf(own.revision, sizeof own.revision, "%s", fb_build_revision());
     snprintf(own.flags, sizeof own.flags, "%s", fb_build_flags());
     fb_ops_describe(sizeof own.operations, own.operations);

@@ -25,5 +25,6 @@ fb_status fb_records_config(const fb_config *config, fb_records *records) FB_MUS
 fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, int argc, char **argv,
                                 const char *data_sha256, fb_records *records) FB_MUST_USE;
 
-/* Refuses ranks whose options, build or instruction set differ from rank 0's: their bits would. Collective. */
+/* Refuses ranks whose options, data, build or instruction set differ from rank 0's: their bits would, and with other
+ * hospitals a rank could wait for ever. Collective. */
 fb_status fb_identity_check(const fb_config *config, fb_comm *comm) FB_MUST_USE;
