@@ -9,9 +9,9 @@ bin=${1:-bin} python=${2:-/usr/bin/python3}
 out=${FB_DEMO_DIR:-results/demo} seed=${FB_DEMO_SEED:-1} rounds=${FB_DEMO_ROUNDS:-30}
 start=$SECONDS
 if [ -e "$out" ]; then
-    rm -rf "$out.previous"
-    mv "$out" "$out.previous"
-    echo "demo: earlier results moved to $out.previous"
+    earlier=$out.$(date -r "$out" +%Y%m%dT%H%M%S)
+    mv "$out" "$earlier"
+    echo "demo: earlier results moved to $earlier"
 fi
 mkdir -p "$out"
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive

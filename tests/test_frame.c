@@ -193,13 +193,13 @@ static void test_every_truncation_and_bit_flip(void **state)
         for (int64_t size = 0; size < m.size_bytes; size++) {
             must(FB_ALLOC(copy, size, "exactly so long, for the sanitizer")); /* reading on is an error there */
             memcpy(copy, m.bytes, (size_t)size);
-            must_fail(receive(&m, copy, size), "hospital 5, round 3: message");
+            must_fail(receive(&m, copy, size), "hospital 5, round 4: message");
             must_fail(fb_frame_peek(copy, size, &seen), "message");
             FB_FREE(copy);
         }
         for (int64_t bit = 0; bit < 8 * m.size_bytes; bit++) {
             m.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
-            must_fail(receive(&m, m.bytes, m.size_bytes), "hospital 5, round 3: message");
+            must_fail(receive(&m, m.bytes, m.size_bytes), "hospital 5, round 4: message");
             must_fail(fb_frame_peek(m.bytes, m.size_bytes, &seen), "message");
             m.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
@@ -249,7 +249,7 @@ static void test_forged_headers(void **state)
         {6, 1, 5, "index coding 5"},
         {6, 1, 255, "index coding 255"},
         {7, 1, 2, "value kind 2"},
-        {8, 4, 4, "round 4, expected is 3"},
+        {8, 4, 4, "round 5, expected is 4"},
         {12, 4, 6, "hospital 6, expected is 5"},
         {16, 8, 155, "steps 155, expected are 154"},
         {16, 8, UINT64_MAX, "steps -1"},
@@ -374,7 +374,7 @@ static void test_implied(void **state)
     fb_frame_info other = info;
     other.hospital = 9;
     must_fail(fb_frame_decode(bytes, size_bytes, &other, 300, 40, u.index, 40, &got),
-              "hospital 9, round 3: hospital 5");
+              "hospital 9, round 4: hospital 5");
     FB_FREE(bytes);
     FB_FREE(with_indices);
     fb_update_free(&u);

@@ -82,6 +82,10 @@ static void faults_are_named(void **state)
     expect_refused("[train]\nlearning_rate = 0x1p-3\n", NULL, NULL, ":2", "not a number");
     expect_refused("[train]\nlearning_rate = 0,001\n", NULL, NULL, ":2", "not a number");
     expect_refused("[train]\nlearning_rate =\n", NULL, NULL, ":2", "not a number");
+    expect_refused("[train]\nlearning_rate = 1e999\n", NULL, NULL, ":2", "outside");
+    expect_refused("[privacy]\nclip = 1e999\n", NULL, NULL, ":2", "outside");
+    expect_refused("[train]\nepochs = 0\n", "--train.epochs=3", NULL, ":2", "outside 1");
+    expect_refused("[train]\nepochs = 1\nepochs = 2\n", "--train.epochs=3", NULL, ":3", "given twice");
     expect_refused("[sharing]\nselect = top\n", NULL, NULL, ":2", "all|topk|random|svt");
     expect_refused("[data]\npatch = 32x32\n", NULL, NULL, ":2", "DxHxW");
     expect_refused("[data]\npatch = 32x32x33\n", NULL, NULL, "data.patch", "multiple of 8");

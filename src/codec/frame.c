@@ -178,7 +178,7 @@ fb_status fb_frame_peek(const uint8_t *bytes, int64_t size_bytes, fb_frame_info 
 static fb_status check_answer(const header *h, const fb_frame_info *expected)
 {
     if (h->info.round != expected->round)
-        return FB_FAIL("round %u, expected is %u", h->info.round, expected->round);
+        return FB_FAIL("round %u, expected is %u", h->info.round + 1, expected->round + 1);
     if (h->info.hospital != expected->hospital)
         return FB_FAIL("hospital %u, expected is %u", h->info.hospital, expected->hospital);
     if (h->info.steps != expected->steps)
@@ -294,7 +294,7 @@ fb_status fb_frame_decode(const uint8_t *bytes, int64_t size_bytes, const fb_fra
     if (status == FB_OK)
         return FB_OK;
     fb_update_free(out);
-    return fb_error_context(status, "hospital %u, round %u", expected->hospital, expected->round);
+    return fb_error_context(status, "hospital %u, round %u", expected->hospital, expected->round + 1);
 }
 
 double fb_frame_bound_bytes(int64_t n, int64_t count, int value_bits)

@@ -56,7 +56,7 @@ static fb_status parse_real(const fb_option *option, const char *text, double *f
     const double value = strtod(text, &end);
     if (end == text || *end != '\0')
         return refuse(option, text, "not a number");
-    if (!(value >= option->min && value <= option->max))
+    if (!(value >= option->min && value <= option->max) || (plain && isinf(value)))
         return out_of_range(option, text);
     *field = value;
     return FB_OK;

@@ -9,16 +9,15 @@
 #include <strings.h>
 
 /* Where a value came from; a later source overrides an earlier one, the same source twice is an error. */
-typedef enum source { FROM_DEFAULT = 0, FROM_PRESET, FROM_FILE, FROM_ARGUMENT } source;
+typedef enum source { FROM_DEFAULT = 0, FROM_PRESET, FROM_FILE, FROM_ARGUMENT, SOURCES } source;
 
 enum { WHERE_CHARS = 256, NAME_CHARS = 128 };
 
 struct fb_options {
     const fb_option *table; /* (count) borrowed */
     int count;
-    void *values;               /* borrowed */
-    source *sources;            /* (count) owned */
-    char (*where)[WHERE_CHARS]; /* (count) owned: "experiment.ini:12", "argument --train.epochs" */
+    void *values;                        /* borrowed */
+    char (*where)[SOURCES][WHERE_CHARS]; /* (count) owned: "experiment.ini:12"; "" where a source says nothing */
 };
 
 static void full_name(const fb_option *option, char name[NAME_CHARS])
@@ -34,10 +33,9 @@ fb_status fb_options_create(const fb_option *table, int count, void *values, fb_
     options->table = table;
     options->count = count;
     options->values = values;
-    FB_TRY_GOTO(status, FB_ALLOC(options->sources, count, "options"), failed);
     FB_TRY_GOTO(status, FB_ALLOC(options->where, count, "options"), failed);
     for (int i = 0; i < count; i++) {
-        snprintf(options->where[i], WHERE_CHARS, "default");
+        snprintf(options->where[i][FROM_DEFAULT], WHERE_CHARS, "default");
         if (!table[i].fallback)
             continue;
         FB_TRY_GOTO(status, fb_option_parse(&table[i], table[i].fallback, values), failed);
@@ -52,7 +50,6 @@ failed:
 void fb_options_destroy(fb_options **options)
 {
     if (*options) {
-        FB_FREE((*options)->sources);
         FB_FREE((*options)->where);
     }
     FB_FREE(*options);
@@ -111,20 +108,41 @@ static int find(const fb_options *options, const char *name)
     return -1;
 }
 
+/* The source that decides the present value. */
+static source strongest(const fb_options *options, int i)
+{
+    source from = FROM_ARGUMENT;
+    while (from > FROM_DEFAULT && !options->where[i][from][0])
+        from--;
+    return from;
+}
+
+/* Checks a value that a stronger source overrides: a fault in a file is a fault even then. */
+static fb_status check_only(const fb_option *option, const char *text)
+{
+    union {
+        double real;
+        fb_list list;
+        char text[FB_TEXT_CHARS];
+    } unused;
+    fb_option here = *option;
+    here.offset = 0;
+    return fb_option_parse(&here, text, &unused);
+}
+
 static fb_status set(fb_options *options, const char *name, const char *text, source from, const char *where)
 {
     const int i = find(options, name);
     if (i < 0)
         return unknown(options, name, where);
-    if (options->sources[i] == from && from != FROM_PRESET)
-        return FB_USAGE("%s: option \"%s\" is given twice, first at %s; keep one", where, name, options->where[i]);
-    if (options->sources[i] > from)
-        return FB_OK;
-    fb_status status = fb_option_parse(&options->table[i], text, options->values);
+    if (options->where[i][from][0] && from != FROM_PRESET)
+        return FB_USAGE("%s: option \"%s\" is given twice, first at %s; keep one", where, name,
+                        options->where[i][from]);
+    fb_status status = strongest(options, i) > from ? check_only(&options->table[i], text)
+                                                    : fb_option_parse(&options->table[i], text, options->values);
     if (status != FB_OK)
         return fb_error_context(status, "%s", where);
-    options->sources[i] = from;
-    snprintf(options->where[i], WHERE_CHARS, "%s", where);
+    snprintf(options->where[i][from], WHERE_CHARS, "%s", where);
     return FB_OK;
 }
 
@@ -228,7 +246,7 @@ fb_status fb_options_complete(const fb_options *options)
 {
     char missing[FB_TEXT_CHARS] = "", name[NAME_CHARS];
     for (int i = 0; i < options->count; i++) {
-        if (options->table[i].fallback || options->sources[i] != FROM_DEFAULT)
+        if (options->table[i].fallback || strongest(options, i) != FROM_DEFAULT)
             continue;
         full_name(&options->table[i], name);
         const size_t used = strlen(missing);
@@ -273,8 +291,8 @@ void fb_options_print_used(const fb_options *options, FILE *stream)
         if (strcmp(section, option->section) != 0)
             fprintf(stream, "%s[%s]\n", i > 0 ? "\n" : "", section = option->section);
         fb_options_format(option, options->values, text);
-        fprintf(stream, "; %s%s%s\n%s = %s\n", options->where[i], option->unit[0] ? ", unit: " : "", option->unit,
-                option->key, text);
+        fprintf(stream, "; %s%s%s\n%s = %s\n", options->where[i][strongest(options, i)],
+                option->unit[0] ? ", unit: " : "", option->unit, option->key, text);
     }
 }
 

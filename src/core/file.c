@@ -113,9 +113,12 @@ static fb_status write_all(const char *path, const void *data, int64_t size_byte
     FILE *file = fopen(path, "wb");
     if (!file)
         return FB_FAIL("%s: cannot create: %s", path, strerror(errno));
-    const int short_write = fwrite(data, 1, (size_t)size_bytes, file) != (size_t)size_bytes || fflush(file) != 0;
-    int reason = errno;
-    if (fclose(file) != 0 || short_write)
+    int reason = 0;
+    if (fwrite(data, 1, (size_t)size_bytes, file) != (size_t)size_bytes || fflush(file) != 0)
+        reason = errno;
+    if (fclose(file) != 0 && reason == 0)
+        reason = errno;
+    if (reason != 0)
         return FB_FAIL("%s: cannot write %lld bytes: %s", path, (long long)size_bytes, strerror(reason));
     return FB_OK;
 }

@@ -15,6 +15,7 @@ struct fb_aggregate {
     wide *sum; /* (n) of weight * value, in units of 2^-fraction_bits; owned */
 };
 
+enum { MAX_SHIFT = 60 }; /* of a grid value to the fixed point: a grid step of 2^20 */
 static const int64_t factor_limit = (int64_t)1 << 24;
 /* |change| in fixed point; with weight < 2^24 and fewer than 2^16 hospitals a sum stays below 2^126. */
 static const double value_limit = 0x1p62;
@@ -50,8 +51,9 @@ void fb_aggregate_reset(fb_aggregate *aggregate)
 
 static fb_status out_of_range(int64_t index, double value)
 {
-    return FB_FAIL("aggregate: parameter %lld: %g is outside the range of the server's fixed-point sum; training has "
-                   "diverged: lower train.learning_rate or privacy.clip",
+    return FB_FAIL("aggregate: parameter %lld: %g is outside the range of the server's fixed-point sum: training has "
+                   "diverged (lower train.learning_rate) or the noise is too large (raise the epsilons or set "
+                   "privacy.clip_answers = true)",
                    (long long)index, value);
 }
 
@@ -74,9 +76,9 @@ static fb_status add_f32(fb_aggregate *aggregate, const fb_update *update, int64
 static fb_status add_grid(fb_aggregate *aggregate, const fb_update *update, int64_t weight, int64_t steps)
 {
     const int shift = update->grid_log2 + aggregate->fraction_bits;
-    if (shift < 0 || shift > 40)
+    if (shift < 0 || shift > MAX_SHIFT)
         return FB_FAIL("aggregate: grid exponent %d is outside %d to %d", update->grid_log2, -aggregate->fraction_bits,
-                       40 - aggregate->fraction_bits);
+                       MAX_SHIFT - aggregate->fraction_bits);
     const double limit = ldexp(wide_value_limit, -shift) / (double)steps;
     for (int64_t i = 0; i < update->count; i++) {
         const int64_t at = update->index ? update->index[i] : i;

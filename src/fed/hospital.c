@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "codec/frame.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "core/timer.h"
 #include "fed/federation.h"
@@ -142,6 +143,11 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
     fb_release_report inside = {0};
     fb_status status = fb_release(&federation->release, &federation->budget, &rng, hospital->noise, 0, info->round,
                                   info->steps, federation->dw, &update, &inside);
+    if (inside.non_finite > 0)
+        fb_log_warn("hospital %d (%s), round %u: %lld values of the update are not finite and count as 0; its training "
+                    "has diverged, but it still spends its budget",
+                    hospital->index, fb_hospital_name(federation, hospital->index), info->round + 1,
+                    (long long)inside.non_finite);
     if (status == FB_OK)
         status = encode(hospital, info, &update, federation->release.select == FB_SELECT_RANDOM);
     if (status == FB_OK)
