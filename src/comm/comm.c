@@ -79,7 +79,7 @@ fb_status fb_comm_queue_put(fb_comm *comm, const void *bytes, int64_t size_bytes
 {
     struct fb_comm_message *message = NULL;
     FB_TRY(FB_ALLOC(message, 1, "message"));
-    fb_status status = FB_ALLOC(message->bytes, size_bytes, "message");
+    fb_status status = FB_ALLOC_RAW(message->bytes, size_bytes, "message");
     if (status != FB_OK) {
         FB_FREE(message);
         return status;

@@ -116,7 +116,7 @@ static fb_status mpi_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes
     FB_TRY(check(MPI_Mprobe(MPI_ANY_SOURCE, MESSAGE_TAG, self->world, &message, &envelope), "receive"));
     FB_TRY(check(MPI_Get_count(&envelope, MPI_BYTE, &count), "receive"));
     uint8_t *buffer = NULL; /* (count) */
-    FB_TRY(FB_ALLOC(buffer, count, "received message"));
+    FB_TRY(FB_ALLOC_RAW(buffer, count, "received message"));
     const int code = MPI_Mrecv(buffer, count, MPI_BYTE, &message, MPI_STATUS_IGNORE);
     if (code != MPI_SUCCESS) {
         FB_FREE(buffer);

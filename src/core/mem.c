@@ -28,7 +28,7 @@ static header *header_of(void *block)
     return (header *)((char *)block - FB_MEM_ALIGNMENT_BYTES);
 }
 
-fb_status fb_mem_alloc(void *out, int64_t count, size_t element_bytes, const char *what)
+fb_status fb_mem_alloc_raw(void *out, int64_t count, size_t element_bytes, const char *what)
 {
     size_t size_bytes = 0;
     const size_t limit_bytes = SIZE_MAX / 2;
@@ -40,10 +40,18 @@ fb_status fb_mem_alloc(void *out, int64_t count, size_t element_bytes, const cha
     if (!raw)
         return FB_FAIL("%s: out of memory: %.1f MiB wanted, %.1f MiB in use by this process", what,
                        (double)size_bytes / 1048576.0, (double)fb_mem_live_bytes() / 1048576.0);
-    memset(raw, 0, padded + FB_MEM_ALIGNMENT_BYTES);
     void *block = (char *)raw + FB_MEM_ALIGNMENT_BYTES;
     header_of(block)->size_bytes = size_bytes;
     count_in(size_bytes);
+    memcpy(out, &block, sizeof block);
+    return FB_OK;
+}
+
+fb_status fb_mem_alloc(void *out, int64_t count, size_t element_bytes, const char *what)
+{
+    void *block = NULL;
+    FB_TRY(fb_mem_alloc_raw(&block, count, element_bytes, what));
+    memset(block, 0, header_of(block)->size_bytes);
     memcpy(out, &block, sizeof block);
     return FB_OK;
 }

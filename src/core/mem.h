@@ -16,6 +16,9 @@ enum { FB_MEM_ALIGNMENT_BYTES = 64 };
  * overflow, no memory (the message names `what` and the size). */
 fb_status fb_mem_alloc(void *out, int64_t count, size_t element_bytes, const char *what) FB_MUST_USE;
 
+/* The same without zeroing, for large blocks that are written completely at once. */
+fb_status fb_mem_alloc_raw(void *out, int64_t count, size_t element_bytes, const char *what) FB_MUST_USE;
+
 /* Grows or shrinks a block of fb_mem_alloc, keeping its contents; new bytes are zero. On error *inout is unchanged. */
 fb_status fb_mem_resize(void *inout, int64_t count, size_t element_bytes, const char *what) FB_MUST_USE;
 
@@ -26,6 +29,7 @@ int64_t fb_mem_live_bytes(void);
 int64_t fb_mem_peak_bytes(void);
 
 #define FB_ALLOC(pointer, count, what) fb_mem_alloc(&(pointer), (count), sizeof *(pointer), (what))
+#define FB_ALLOC_RAW(pointer, count, what) fb_mem_alloc_raw(&(pointer), (count), sizeof *(pointer), (what))
 #define FB_FREE(pointer) fb_mem_free(&(pointer))
 
 /* For programs that allocate the same large blocks again and again: freed memory stays with the process instead of

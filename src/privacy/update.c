@@ -16,10 +16,10 @@ void fb_update_free(fb_update *update)
 static fb_status reserve(fb_update *update)
 {
     if (update->count != update->n)
-        FB_TRY(FB_ALLOC(update->index, update->count, "indices of an update"));
+        FB_TRY(FB_ALLOC_RAW(update->index, update->count, "indices of an update"));
     if (update->kind == FB_VALUES_F32)
-        return FB_ALLOC(update->f32, update->count, "values of an update");
-    return FB_ALLOC(update->grid, update->count, "values of an update");
+        return FB_ALLOC_RAW(update->f32, update->count, "values of an update");
+    return FB_ALLOC_RAW(update->grid, update->count, "values of an update");
 }
 
 fb_status fb_update_reserve(fb_update *update, int64_t n, int64_t count, fb_value_kind kind)

@@ -23,7 +23,8 @@ typedef struct fb_update {
     int grid_log2; /* FB_VALUES_GRID: value = grid * 2^grid_log2, at least -40 */
 } fb_update;
 
-/* Sets the kind and reserves room for `count` values (and, unless count == n, indices); previous contents are freed.
+/* Sets the kind and reserves room for `count` values (and, unless count == n, indices), not zeroed: the caller fills
+ * all of it. Previous contents are freed.
  * Start from a zeroed struct. */
 fb_status fb_update_reserve(fb_update *update, int64_t n, int64_t count, fb_value_kind kind) FB_MUST_USE;
 void fb_update_free(fb_update *update); /* frees the arrays and zeroes the struct */
