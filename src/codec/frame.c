@@ -99,18 +99,30 @@ static int find_value_bits(const fb_update *update)
     return all == 0 ? 1 : 65 - __builtin_clzll(all);
 }
 
+/* Floats and their little-endian bytes, either way round: the same operation. */
+static void copy_f32(void *to, const void *from, int64_t count)
+{
+    memcpy(to, from, (size_t)count * sizeof(float));
+    if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+        return;
+    uint8_t *bytes = to;
+    for (int64_t k = 0; k < count; k++) {
+        uint32_t bits;
+        memcpy(&bits, bytes + 4 * k, sizeof bits);
+        bits = __builtin_bswap32(bits);
+        memcpy(bytes + 4 * k, &bits, sizeof bits);
+    }
+}
+
 static void write_values(const fb_update *update, int value_bits, uint8_t *bytes)
 {
-    fb_bit_writer writer = {bytes, 0};
-    for (int64_t k = 0; k < update->count; k++) {
-        if (update->kind == FB_VALUES_F32) {
-            uint32_t bits;
-            memcpy(&bits, &update->f32[k], sizeof bits);
-            put(bytes + 4 * k, bits, 4);
-        } else {
-            fb_bits_put(&writer, (uint64_t)update->grid[k], value_bits);
-        }
+    if (update->kind == FB_VALUES_F32) {
+        copy_f32(bytes, update->f32, update->count);
+        return;
     }
+    fb_bit_writer writer = {bytes, 0};
+    for (int64_t k = 0; k < update->count; k++)
+        fb_bits_put(&writer, (uint64_t)update->grid[k], value_bits);
 }
 
 static header plan_header(const fb_frame_info *info, const fb_update *update, int implied)
@@ -236,12 +248,13 @@ static fb_status check_sizes(header *h, const uint32_t *implied, int64_t implied
 
 static fb_status read_f32(const uint8_t *bytes, int64_t count, float *values)
 {
-    for (int64_t k = 0; k < count; k++) {
-        const uint32_t bits = (uint32_t)get(bytes + 4 * k, 4);
-        memcpy(&values[k], &bits, sizeof bits);
-        if ((bits & 0x7f800000u) == 0x7f800000u)
+    int finite = 1;
+    copy_f32(values, bytes, count);
+    for (int64_t k = 0; k < count; k++)
+        finite &= isfinite(values[k]) != 0;
+    for (int64_t k = 0; k < count && !finite; k++)
+        if (!isfinite(values[k]))
             return FB_FAIL("value %lld: %g, not a finite number", (long long)k, (double)values[k]);
-    }
     return FB_OK;
 }
 
