@@ -91,8 +91,8 @@ static int train(int argc, char **argv)
     fb_options *options = NULL;
     fb_comm *comm = NULL;
     fb_status status = fb_config_read(argc - 1, argv + 1, &config, &options);
-    if (status != FB_OK) /* every rank finds the same fault */
-        return report_error(status, fb_comm_launched_rank() == 0);
+    if (status != FB_OK)
+        return report_error(status, 1);
     fb_log_set_level((fb_log_level)config.run_verbosity);
     raise_file_limit();
     status = create_comm(&config, &comm);

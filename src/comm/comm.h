@@ -21,9 +21,6 @@ fb_status fb_comm_mpi_create(fb_comm **out) FB_MUST_USE;
 /* 1 when a launcher (mpirun, srun, PMIx) started this process, so that MPI is wanted. */
 int fb_comm_mpi_launched(void);
 
-/* The rank that the launcher gave this process, 0 without one: for what is said before MPI is initialised. */
-int fb_comm_launched_rank(void);
-
 void fb_comm_destroy(fb_comm **comm); /* collective */
 
 /* Ends every rank at once with this exit code; for errors that other ranks cannot learn of in order. */

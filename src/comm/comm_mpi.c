@@ -193,12 +193,3 @@ int fb_comm_mpi_launched(void)
             return 1;
     return is_slurm_step();
 }
-
-int fb_comm_launched_rank(void)
-{
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (getenv(names[i]))
-            return (int)strtol(getenv(names[i]), NULL, 10);
-    return is_slurm_step() ? (int)strtol(getenv("SLURM_PROCID"), NULL, 10) : 0;
-}
