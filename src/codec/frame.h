@@ -3,7 +3,7 @@
  * The message of a hospital to the server: little-endian, length-checked before anything is allocated.
  *
  *   header   magic "FBU1", version, round, hospital, steps, n, count, index coding, value coding and bits, grid,
- *            first 16 bytes of the SHA-256 of the model it answers, payload size, CRC-32C of all of it
+ *            128 bits of BLAKE2b of the model it answers, payload size, CRC-32C of all of it
  *   indices  all (count == n) | implied (select = random: the server derives them) | Rice-coded gaps between the
  *            shared or the absent ones | bitmap
  *   values   f32 | grid integers of `bits` bits each, two's complement, packed

@@ -104,8 +104,10 @@ fb_status fb_aggregate_add(fb_aggregate *aggregate, const fb_update *update, int
 /* Division rounded to the nearest integer, halves away from zero. */
 static wide divide(wide numerator, int64_t denominator)
 {
-    const wide half = denominator / 2;
-    return (numerator >= 0 ? numerator + half : numerator - half) / denominator;
+    const wide half = denominator / 2, dividend = numerator >= 0 ? numerator + half : numerator - half;
+    if (dividend == (int64_t)dividend) /* nearly always, and several times faster */
+        return (int64_t)dividend / denominator;
+    return dividend / denominator;
 }
 
 fb_status fb_aggregate_apply(const fb_aggregate *aggregate, float *w)

@@ -65,9 +65,8 @@ static void split_time(const fb_federation *federation, const fb_hospital_report
 
 static void hash_model(const fb_federation *federation, uint8_t hash[16])
 {
-    uint8_t digest[crypto_hash_sha256_BYTES];
-    crypto_hash_sha256(digest, (const uint8_t *)federation->w, (size_t)federation->params->count * sizeof(float));
-    memcpy(hash, digest, 16);
+    crypto_generichash(hash, 16, (const uint8_t *)federation->w, (size_t)federation->params->count * sizeof(float),
+                       NULL, 0);
 }
 
 static fb_status train_hospitals(fb_federation *federation, uint32_t round, const int64_t *participates,
