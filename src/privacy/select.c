@@ -29,7 +29,8 @@ static uint32_t find_cut(int64_t n, const float *x, int64_t count, int64_t *at_c
         const uint32_t low = (1u << bits_of[level]) - 1u;
         for (int64_t i = 0; i < n; i++) {
             const uint32_t bits = magnitude_bits(x[i]);
-            histogram[bits >> shift_of[level] & low] += (bits & known) == prefix;
+            if ((bits & known) == prefix) /* always on the first level, seldom on the others: well predicted */
+                histogram[bits >> shift_of[level] & low]++;
         }
         uint32_t bucket = low;
         for (; histogram[bucket] < wanted; bucket--)
