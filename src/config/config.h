@@ -36,5 +36,5 @@ const fb_option *fb_config_table(int *count);
  */
 fb_status fb_config_read(int argc, char **argv, fb_config *config, fb_options **options) FB_MUST_USE;
 
-/* The value of a CHOICE option as text, e.g. fb_config_choice(&config, "sharing", "select"), into text. */
+/* The present value of any option as text, e.g. fb_config_text(&config, "sharing", "select", text). */
 void fb_config_text(const fb_config *config, const char *section, const char *key, char text[FB_TEXT_CHARS]);

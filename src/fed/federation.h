@@ -108,5 +108,7 @@ typedef struct fb_score {
     int64_t cases[FB_REGIONS];     /* cases that have the region */
 } fb_score;
 
+void fb_score_clear(fb_score *score); /* nothing evaluated: no case, every Dice NaN. Not collective. */
+
 /* Scores of federation->w (mode local: the mean over hospitals of each hospital's own model), on rank 0. */
 fb_status fb_score_run(fb_federation *federation, fb_score *validation, fb_score *test) FB_MUST_USE;

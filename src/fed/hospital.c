@@ -41,53 +41,25 @@ static fb_moments *start_moments(fb_federation *federation, fb_hospital *hospita
     return moments;
 }
 
-/* Sums over the shared coordinates of true * released, released^2, true^2 and (released - true)^2. */
-typedef struct comparison {
-    double dot, released, truth, noise;
-} comparison;
-
-static void compare_f32(const fb_update *update, const float *dw, comparison *sums)
-{
-    double dot = 0.0, released = 0.0, truth = 0.0, noise = 0.0;
-#pragma omp simd reduction(+ : dot, released, truth, noise)
-    for (int64_t i = 0; i < update->count; i++) {
-        const double value = update->f32[i], real = dw[update->index ? update->index[i] : i];
-        dot += real * value;
-        released += value * value;
-        truth += real * real;
-        noise += (value - real) * (value - real);
-    }
-    *sums = (comparison){dot, released, truth, noise};
-}
-
-static void compare_grid(const fb_update *update, double grid_to_change, const float *dw, comparison *sums)
-{
-    double dot = 0.0, released = 0.0, truth = 0.0, noise = 0.0;
-#pragma omp simd reduction(+ : dot, released, truth, noise)
-    for (int64_t i = 0; i < update->count; i++) {
-        const double value = (double)update->grid[i] * grid_to_change, real = dw[update->index ? update->index[i] : i];
-        dot += real * value;
-        released += value * value;
-        truth += real * real;
-        noise += (value - real) * (value - real);
-    }
-    *sums = (comparison){dot, released, truth, noise};
-}
-
 /* Cosine of the released and the true update, and |true|^2 / |released - true|^2 over the shared coordinates. */
 static void compare(const fb_update *update, int64_t steps, int64_t n, const float *dw, fb_hospital_report *report)
 {
-    comparison shared;
-    double whole = 0.0;
+    const double grid_to_change = ldexp((double)steps, update->grid_log2);
+    double whole = 0.0, dot = 0.0, released = 0.0, truth = 0.0, noise = 0.0;
 #pragma omp simd reduction(+ : whole)
     for (int64_t i = 0; i < n; i++)
         whole += (double)dw[i] * (double)dw[i];
-    if (update->kind == FB_VALUES_F32)
-        compare_f32(update, dw, &shared);
-    else
-        compare_grid(update, ldexp((double)steps, update->grid_log2), dw, &shared);
-    report->update_cosine = shared.dot / sqrt(whole * shared.released);
-    report->update_snr = shared.truth / shared.noise;
+#pragma omp simd reduction(+ : dot, released, truth, noise)
+    for (int64_t i = 0; i < update->count; i++) {
+        const double real = dw[update->index ? update->index[i] : i];
+        const double value = update->f32 ? (double)update->f32[i] : (double)update->grid[i] * grid_to_change;
+        dot += real * value;
+        released += value * value;
+        truth += real * real;
+        noise += (value - real) * (value - real);
+    }
+    report->update_cosine = dot / sqrt(whole * released);
+    report->update_snr = truth / noise;
 }
 
 static fb_status encode(fb_hospital *hospital, const fb_frame_info *info, const fb_update *update, int implied)

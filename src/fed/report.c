@@ -57,7 +57,6 @@ static void point_record(fb_report *report)
 fb_status fb_report_create(const fb_federation *federation, fb_report **out)
 {
     fb_report *report = NULL;
-    fb_round_figures none;
     FB_TRY(FB_ALLOC(report, 1, "report"));
     report->federation = federation;
     const fb_status status = allocate(report);
@@ -66,9 +65,8 @@ fb_status fb_report_create(const fb_federation *federation, fb_report **out)
         return status;
     }
     point_record(report);
-    fb_report_no_score(&none);
-    report->test = none.test;
-    report->validation = none.validation;
+    fb_score_clear(&report->test);
+    fb_score_clear(&report->validation);
     *out = report;
     return FB_OK;
 }
@@ -92,17 +90,6 @@ void fb_report_destroy(fb_report **report)
         FB_FREE(r->privacy_s);
     }
     FB_FREE(*report);
-}
-
-void fb_report_no_score(fb_round_figures *figures)
-{
-    fb_score *const scores[2] = {&figures->validation, &figures->test};
-    for (int i = 0; i < 2; i++) {
-        memset(scores[i], 0, sizeof *scores[i]);
-        for (int r = 0; r < FB_REGIONS; r++)
-            scores[i]->dice[r] = NAN;
-        scores[i]->mean = NAN;
-    }
 }
 
 /* --- the plan --- */

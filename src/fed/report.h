@@ -21,8 +21,6 @@ typedef struct fb_round_figures {
 fb_status fb_report_create(const fb_federation *federation, fb_report **out) FB_MUST_USE; /* federation is borrowed */
 void fb_report_destroy(fb_report **report);
 
-void fb_report_no_score(fb_round_figures *figures); /* sets both scores to NaN */
-
 /* Prints hospitals per rank, size of the model, memory, bytes and budgets: nominal, per parameter, per round and in
  * total, with unit and neighbours. */
 void fb_report_plan(const fb_report *report);

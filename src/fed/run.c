@@ -146,7 +146,7 @@ static fb_status write_model(const run *r, const char *name, const float *w, cha
     return fb_safetensors_write(path, r->federation->params, w, metadata, 3, sha256);
 }
 
-/* Mode local: each rank writes its hospitals' models; model_sha256 then stays empty. */
+/* Mode local: each rank writes its hospitals' models. */
 static fb_status write_local_models(const run *r)
 {
     char name[64], sha256[FB_SHA256_CHARS];
@@ -189,7 +189,8 @@ static fb_status run_round(run *r, int64_t round)
     const double start_s = fb_time_s();
     FB_TRY(fb_round_run(r->federation, (uint32_t)round, r->reports, &figures.times));
     const double eval_start_s = fb_time_s();
-    fb_report_no_score(&figures);
+    fb_score_clear(&figures.validation);
+    fb_score_clear(&figures.test);
     if ((round + 1) % r->config->eval_every == 0 || last)
         FB_TRY(fb_score_run(r->federation, &figures.validation, &figures.test));
     figures.eval_s = fb_time_s() - eval_start_s;

@@ -62,7 +62,7 @@ static fb_status count_validation(fb_federation *federation, const float *w, int
     return FB_OK;
 }
 
-static void empty_score(fb_score *score)
+void fb_score_clear(fb_score *score)
 {
     memset(score, 0, sizeof *score);
     for (int r = 0; r < FB_REGIONS; r++)
@@ -75,7 +75,7 @@ static fb_status score_split(fb_federation *federation, const float *w, fb_split
 {
     int64_t cases = federation->cohort->test_cases;
     fb_counts *counts = NULL;
-    empty_score(score);
+    fb_score_clear(score);
     if (split == FB_SPLIT_VALIDATION) {
         cases = 0;
         for (int h = 0; h < federation->hospital_count; h++)
@@ -96,8 +96,8 @@ static fb_status score_split(fb_federation *federation, const float *w, fb_split
 
 static fb_status score_model(fb_federation *federation, const float *w, int only, fb_score *validation, fb_score *test)
 {
-    empty_score(validation);
-    empty_score(test);
+    fb_score_clear(validation);
+    fb_score_clear(test);
     if (wanted(federation, FB_EVAL_VALIDATION))
         FB_TRY(score_split(federation, w, FB_SPLIT_VALIDATION, only, validation));
     if (wanted(federation, FB_EVAL_TEST))
@@ -149,8 +149,8 @@ static fb_status share_model(fb_federation *federation, int h)
 static fb_status score_local_models(fb_federation *federation, fb_score *validation, fb_score *test)
 {
     int64_t validation_counts[FB_REGIONS + 1] = {0}, test_counts[FB_REGIONS + 1] = {0};
-    empty_score(validation);
-    empty_score(test);
+    fb_score_clear(validation);
+    fb_score_clear(test);
     for (int h = 0; h < federation->hospital_count; h++) {
         fb_score own_validation, own_test;
         FB_TRY(fb_status_or_abort(federation->comm, share_model(federation, h)));

@@ -20,7 +20,7 @@
 #include "privacy/noise.h"
 #include "privacy/update.h"
 
-enum { FB_SVT_PASSES = 64, FB_REASON_CHARS = 256 };
+enum { FB_SVT_PASSES = 64 };
 
 typedef enum fb_select { FB_SELECT_ALL = 0, FB_SELECT_TOPK, FB_SELECT_RANDOM, FB_SELECT_SVT } fb_select;
 typedef enum fb_mechanism { FB_MECHANISM_NONE = 0, FB_MECHANISM_LAPLACE } fb_mechanism;
