@@ -45,6 +45,9 @@ static void memory_is_counted_and_refused(void **state)
     (void)state;
     int32_t *block = NULL;
     must(FB_ALLOC(block, 1000, "block"));
+    memset(block, 0xff, 1000 * sizeof *block); /* what the next block may be made of */
+    FB_FREE(block);
+    must(FB_ALLOC(block, 1000, "block"));
     for (int i = 0; i < 1000; i++)
         assert_int_equal(block[i], 0);
     assert_int_equal((uintptr_t)block % FB_MEM_ALIGNMENT_BYTES, 0);

@@ -58,6 +58,26 @@ static void weighted_mean_in_any_order(void **state)
     }
 }
 
+/* Halves go away from zero on both sides: 3 and 0 units of 2^-40 average to 2, -3 and 0 to -2. */
+static void averages_are_rounded_symmetrically(void **state)
+{
+    (void)state;
+    float w[2] = {0};
+    fb_aggregate *aggregate = NULL;
+    fb_update update = {0};
+    must(fb_aggregate_create(2, FB_WEIGHT_BITS, &aggregate));
+    must(fb_update_reserve(&update, 2, 2, FB_VALUES_F32));
+    update.f32[0] = 0x3p-40f;
+    update.f32[1] = -0x3p-40f;
+    must(fb_aggregate_add(aggregate, &update, 1, 1));
+    update.f32[0] = update.f32[1] = 0.0f;
+    must(fb_aggregate_add(aggregate, &update, 1, 1));
+    must(fb_aggregate_apply(aggregate, w));
+    assert_true(w[0] == 0x2p-40f && w[1] == -0x2p-40f);
+    fb_update_free(&update);
+    fb_aggregate_destroy(&aggregate);
+}
+
 static void identical_hospitals_equal_one(void **state)
 {
     (void)state;
@@ -189,6 +209,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weighted_mean_in_any_order),
+        cmocka_unit_test(averages_are_rounded_symmetrically),
         cmocka_unit_test(identical_hospitals_equal_one),
         cmocka_unit_test(sparse_grid_values),
         cmocka_unit_test(faults),
