@@ -44,9 +44,13 @@ static void memory_is_counted_and_refused(void **state)
 {
     (void)state;
     int32_t *block = NULL;
-    must(FB_ALLOC(block, 1000, "block"));
-    memset(block, 0xff, 1000 * sizeof *block); /* what the next block may be made of */
-    FB_FREE(block);
+    int32_t *dirty[50] = {NULL}; /* what the next block is made of */
+    for (int i = 0; i < 50; i++) {
+        must(FB_ALLOC(dirty[i], 1000, "block"));
+        memset(dirty[i], 0xff, 1000 * sizeof *dirty[i]);
+    }
+    for (int i = 0; i < 50; i++)
+        FB_FREE(dirty[i]);
     must(FB_ALLOC(block, 1000, "block"));
     for (int i = 0; i < 1000; i++)
         assert_int_equal(block[i], 0);
