@@ -56,7 +56,9 @@ static fb_budget release(const fb_release_spec *spec, uint32_t attempt, uint32_t
     fb_budget budget;
     fb_noise *noise = spec->mechanism == FB_MECHANISM_NONE ? NULL : make_noise(4);
     must(fb_budget_plan(spec, N, &budget));
-    must(fb_release(spec, &budget, &public_rng, noise, attempt, round, STEPS, dw, out, report));
+    const fb_release_input in = {
+        .public_rng = &public_rng, .noise = noise, .attempt = attempt, .round = round, .steps = STEPS, .dw = dw};
+    must(fb_release(spec, &budget, &in, out, report));
     fb_noise_destroy(&noise);
     assert_int_equal(out->n, N);
     assert_true(out->count <= budget.count);
@@ -390,7 +392,8 @@ static void test_non_finite(void **state)
     for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
         spec = make_spec((fb_select)select, 1.0, FB_MECHANISM_NONE);
         must(fb_budget_plan(&spec, N, &budget));
-        must_fail(fb_release(&spec, &budget, &public_rng, NULL, 0, 0, STEPS, dw, &u, &report), "coordinate 3 is nan");
+        const fb_release_input in = {.public_rng = &public_rng, .steps = STEPS, .dw = dw};
+        must_fail(fb_release(&spec, &budget, &in, &u, &report), "coordinate 3 is nan");
         assert_null(u.f32);
     }
     FB_FREE(dw);

@@ -125,7 +125,8 @@ static void test_release_follows_the_law(void **state)
     for (uint32_t trial = 0; trial < TRIALS; trial++) {
         const fb_rng order = {.seed = 5, .purpose = FB_RNG_SELECT, .round = trial};
         int set = 0;
-        must(fb_release(&spec, &budget, &order, noise, 0, trial, 1, dw, &update, &report));
+        const fb_release_input in = {.public_rng = &order, .noise = noise, .round = trial, .steps = 1, .dw = dw};
+        must(fb_release(&spec, &budget, &in, &update, &report));
         for (int64_t k = 0; k < update.count; k++)
             set |= 1 << update.index[k];
         count[set]++;

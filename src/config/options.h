@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { FB_TEXT_CHARS = 1024, FB_LIST_MAX = 8 };
+enum { FB_TEXT_CHARS = 1024, FB_LIST_MAX = 64 };
 
 typedef struct fb_list {
     int64_t count, value[FB_LIST_MAX];

@@ -113,8 +113,9 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
     fb_hospital_report *report = &hospital->report;
     fb_update update = {0};
     fb_release_report inside = {0};
-    fb_status status = fb_release(&federation->release, &federation->budget, &rng, hospital->noise, 0, info->round,
-                                  info->steps, federation->dw, &update, &inside);
+    const fb_release_input in = {
+        .public_rng = &rng, .noise = hospital->noise, .round = info->round, .steps = info->steps, .dw = federation->dw};
+    fb_status status = fb_release(&federation->release, &federation->budget, &in, &update, &inside);
     if (inside.non_finite > 0)
         fb_log_warn("hospital %d (%s), round %u: %lld values of the update are not finite and count as 0; its training "
                     "has diverged, but it still spends its budget",

@@ -17,13 +17,28 @@
 #pragma once
 
 #include "core/rng.h"
+#include "privacy/accountant.h"
 #include "privacy/noise.h"
 #include "privacy/update.h"
 
-enum { FB_SVT_PASSES = 64 };
+enum { FB_SVT_PASSES = 64, FB_BUDGET_EVENTS_MAX = 4 };
 
-typedef enum fb_select { FB_SELECT_ALL = 0, FB_SELECT_TOPK, FB_SELECT_RANDOM, FB_SELECT_SVT } fb_select;
-typedef enum fb_mechanism { FB_MECHANISM_NONE = 0, FB_MECHANISM_LAPLACE } fb_mechanism;
+typedef enum fb_select {
+    FB_SELECT_ALL = 0,
+    FB_SELECT_TOPK,
+    FB_SELECT_RANDOM,
+    FB_SELECT_SVT,
+    FB_SELECT_EXPONENTIAL,
+    FB_SELECT_PUBLIC,
+    FB_SELECT_SVT_AS_PUBLISHED
+} fb_select;
+typedef enum fb_mechanism {
+    FB_MECHANISM_NONE = 0,
+    FB_MECHANISM_LAPLACE,
+    FB_MECHANISM_GAUSSIAN,
+    FB_MECHANISM_DPSGD
+} fb_mechanism;
+typedef enum fb_trust { FB_TRUST_LOCAL = 0, FB_TRUST_SECAGG, FB_TRUST_CENTRAL } fb_trust;
 typedef enum fb_answer_budget { FB_ANSWER_TOTAL = 0, FB_ANSWER_PER_PARAMETER } fb_answer_budget;
 
 typedef struct fb_release_spec {
@@ -33,10 +48,15 @@ typedef struct fb_release_spec {
     double clip;              /* L-infinity bound of dW / steps; INFINITY: none (only without a mechanism) */
     double threshold;         /* SVT's T, in units of dW / steps, in [0, clip]; public */
     double epsilon_threshold; /* budgets of one round, by role */
-    double epsilon_query;     /* 0: epsilon_threshold * (2c)^(2/3), Lyu's optimal split */
+    double epsilon_query;     /* svt: 0 stands for epsilon_threshold * (2c)^(2/3), Lyu's optimal split; exponential: of
+                               * the whole selection */
     double epsilon_answer;    /* total or per parameter, see answer_budget */
     fb_answer_budget answer_budget;
-    int clip_answers; /* the second clip */
+    int clip_answers;        /* the second clip */
+    double clip_norm;        /* gaussian: L2 bound of the selected part of dW / steps */
+    double noise_multiplier; /* gaussian: standard deviation of the (summed) noise over clip_norm */
+    fb_trust trust;          /* who adds the noise; other than local: all hospitals share the same coordinates */
+    int participants;        /* hospitals of a round, among which secagg divides the noise */
 } fb_release_spec;
 
 /* What select + mechanism guarantees: one row of the only table of that kind. */
@@ -64,6 +84,12 @@ typedef struct fb_budget {
     double epsilon_rounding; /* what rounded probabilities of the SVT's tests add: see below */
     double epsilon_round;    /* sum of the parts; INFINITY without a guarantee */
     double delta_round;      /* what the rounded tables of the answers' noise add, at most 1 */
+    int64_t clip_norm_grid;  /* gaussian: the L2 clip in grid steps */
+    double sigma;            /* gaussian: of the noise that protects, in grid steps */
+    double sigma_share;      /* of what one hospital adds: sigma, sigma / sqrt(participants) or 0, by trust */
+    fb_relation relation;
+    int event_count; /* of one round, for the accountants; 0 without a guarantee */
+    fb_event events[FB_BUDGET_EVENTS_MAX];
 } fb_budget;
 
 /* Rounding. An answer is one draw from tables: (e, (1 + e^e) FB_NOISE_TV_PER_DRAW) with e =
@@ -79,15 +105,33 @@ fb_status fb_budget_plan(const fb_release_spec *spec, int64_t n, fb_budget *out)
 /* What happened inside: the simulator's own view, not for release. */
 typedef struct fb_release_report {
     int64_t tests, passes, clipped, non_finite; /* SVT tests and passes; coordinates clipped; NaN or inf set to 0 */
+    double norm_scale;                          /* gaussian: factor of the L2 clip, 1 when the norm was within it */
 } fb_release_report;
+
+/* What one release is made from, beside spec and budget. All borrowed. */
+typedef struct fb_release_input {
+    const fb_rng *public_rng; /* stream (seed, FB_RNG_SELECT, hospital, round); trust other than local: hospital 0 */
+    const uint32_t *public_index; /* (budget->count) ascending, select = public; else NULL */
+    fb_noise *noise;              /* this hospital's; may be NULL without a mechanism */
+    uint32_t attempt, round;
+    int64_t steps;   /* by which dw is divided */
+    const float *dw; /* (budget->n) the change over the round */
+} fb_release_input;
 
 /* The indices of select = random, ascending, count of them, from the public stream `rng`: hospital and server derive
  * the same ones, so they do not travel. index (count) is overwritten. */
 fb_status fb_select_random(const fb_rng *rng, int64_t n, int64_t count, uint32_t *index) FB_MUST_USE;
 
-/* Releases dw (n), the change over `steps` local steps. public_rng: stream (seed, FB_RNG_SELECT, hospital, round).
- * noise: this hospital's, unused (may be NULL) without a mechanism; address gives attempt and round.
- * out: start from a zeroed struct; owned by the caller. Errors: without a mechanism, a non-finite dw (index named). */
-fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_rng *public_rng, fb_noise *noise,
-                     uint32_t attempt, uint32_t round, int64_t steps, const float *dw, fb_update *out,
+/* The coordinates of select = public, ascending: ceil(count / 2) with the largest |change| (n) of the last global
+ * update and the rest a public random subset of the others, so that no coordinate is left out for good. change NULL
+ * (first round): all random. index (count) is overwritten. */
+fb_status fb_select_public(const fb_rng *rng, int64_t n, const float *change, int64_t count,
+                           uint32_t *index) FB_MUST_USE;
+
+/* Releases in->dw. out: start from a zeroed struct; owned by the caller. Errors: without a mechanism, a non-finite dw
+ * (index named). */
+fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in, fb_update *out,
                      fb_release_report *report) FB_MUST_USE;
+
+/* Selection noise: the share of the true largest |dw| among the chosen ones, 0 to 1. A diagnostic. */
+fb_status fb_release_overlap(const fb_update *update, const float *dw, double *overlap) FB_MUST_USE;

@@ -18,7 +18,16 @@
 enum { FB_KEY_BYTES = 32 };
 #define FB_NOISE_TV_PER_DRAW 0x1p-57
 
-typedef enum fb_noise_purpose { FB_NOISE_THRESHOLD = 1, FB_NOISE_QUERY = 2, FB_NOISE_ANSWER = 3 } fb_noise_purpose;
+typedef enum fb_noise_purpose {
+    FB_NOISE_THRESHOLD = 1, /* SVT: the threshold */
+    FB_NOISE_QUERY = 2,     /* SVT: a test */
+    FB_NOISE_ANSWER = 3,    /* the values that are sent */
+    FB_NOISE_GUMBEL = 4,    /* exponential mechanism */
+    FB_NOISE_SAMPLE = 5,    /* dpsgd: which patients are in a step */
+    FB_NOISE_GRADIENT = 6,  /* dpsgd: the sum of gradients */
+    FB_NOISE_SERVER = 7,    /* trust = central: the sum of updates */
+    FB_NOISE_AUDIT = 8      /* canaries and guesses of an audit */
+} fb_noise_purpose;
 
 /* Where a stream of draws begins; two different addresses under one key never share bits. */
 typedef struct fb_noise_address {

@@ -11,11 +11,7 @@
 typedef struct task {
     const fb_release_spec *spec;
     const fb_budget *budget;
-    const fb_rng *public_rng;
-    fb_noise *noise;
-    uint32_t attempt, round;
-    int64_t steps;
-    const float *dw; /* (n) */
+    const fb_release_input *in;
 } task;
 
 /* The coordinates to be shared, ascending. index: NULL stands for all, count == n. */
@@ -43,10 +39,10 @@ static fb_status choose_above_threshold(const task *t, uint32_t *index, int64_t 
     FB_TRY(FB_ALLOC(above, t->budget->n, "coordinates above the threshold"));
     for (int64_t i = 0; i < t->budget->n; i++) {
         above[found] = (uint32_t)i;
-        found += fabs((double)t->dw[i]) / (double)t->steps >= t->spec->threshold;
+        found += fabs((double)t->in->dw[i]) / (double)t->in->steps >= t->spec->threshold;
     }
     *count = found < t->budget->count ? found : t->budget->count;
-    const fb_status status = fb_select_random(t->public_rng, found, *count, index);
+    const fb_status status = fb_select_random(t->in->public_rng, found, *count, index);
     for (int64_t k = 0; status == FB_OK && k < *count; k++)
         index[k] = above[index[k]];
     FB_FREE(above);
@@ -72,15 +68,15 @@ static fb_status choose(const task *t, const int32_t *grid, choice *out, fb_rele
     out->count = budget->count;
     switch (t->spec->select) {
     case FB_SELECT_RANDOM:
-        return fb_select_random(t->public_rng, budget->n, budget->count, out->index);
+        return fb_select_random(t->in->public_rng, budget->n, budget->count, out->index);
     case FB_SELECT_TOPK:
         return grid ? choose_largest_grid(t, grid, out->index)
-                    : fb_select_topk(budget->n, t->dw, budget->count, out->index);
+                    : fb_select_topk(budget->n, t->in->dw, budget->count, out->index);
     case FB_SELECT_SVT:
-        return grid ? fb_svt_select(budget, t->public_rng, t->noise, t->attempt, t->round, grid, out->index,
-                                    &out->count, report)
+        return grid ? fb_svt_select(budget, t->in->public_rng, t->in->noise, t->in->attempt, t->in->round, grid,
+                                    out->index, &out->count, report)
                     : choose_above_threshold(t, out->index, &out->count);
-    case FB_SELECT_ALL:
+    default:
         break;
     }
     FB_ASSERT(t->spec->select == FB_SELECT_ALL);
@@ -110,11 +106,11 @@ static int64_t coordinate(const fb_update *update, int64_t k)
 
 static fb_status release_exact(const task *t, fb_update *out, fb_release_report *report)
 {
-    FB_TRY(check_finite(t->budget->n, t->dw));
+    FB_TRY(check_finite(t->budget->n, t->in->dw));
     FB_TRY(reserve_choice(t, NULL, out, report));
-    const float limit = (float)(t->spec->clip * (double)t->steps); /* infinity: no clip */
+    const float limit = (float)(t->spec->clip * (double)t->in->steps); /* infinity: no clip */
     for (int64_t k = 0; k < out->count; k++) {
-        const float value = t->dw[coordinate(out, k)];
+        const float value = t->in->dw[coordinate(out, k)];
         const int outside = fabsf(value) > limit;
         out->f32[k] = outside ? copysignf(limit, value) : value;
         report->clipped += outside;
@@ -125,12 +121,12 @@ static fb_status release_exact(const task *t, fb_update *out, fb_release_report 
 /* Fresh noise on every chosen coordinate, and the second clip. */
 static void answer(const task *t, const fb_laplace *laplace, const int32_t *grid, fb_update *out)
 {
-    const fb_noise_address address = {.attempt = t->attempt, .round = t->round, .purpose = FB_NOISE_ANSWER};
+    const fb_noise_address address = {.attempt = t->in->attempt, .round = t->in->round, .purpose = FB_NOISE_ANSWER};
     const int64_t limit = t->spec->clip_answers ? t->budget->clip_grid : INT64_C(1) << 62; /* 2^62: of the message */
     out->grid_log2 = t->budget->grid_log2;
-    fb_noise_seek(t->noise, &address);
+    fb_noise_seek(t->in->noise, &address);
     for (int64_t k = 0; k < out->count; k++) {
-        const int64_t value = grid[coordinate(out, k)] + fb_laplace_draw(laplace, t->noise);
+        const int64_t value = grid[coordinate(out, k)] + fb_laplace_draw(laplace, t->in->noise);
         out->grid[k] = value > limit ? limit : value < -limit ? -limit : value;
     }
 }
@@ -140,10 +136,10 @@ static fb_status release_noised(const task *t, fb_update *out, fb_release_report
     fb_laplace *laplace = NULL;
     int32_t *grid = NULL; /* (n) */
     fb_status status = FB_OK;
-    FB_ASSERT(t->noise != NULL);
+    FB_ASSERT(t->in->noise != NULL);
     FB_TRY_GOTO(status, FB_ALLOC(grid, t->budget->n, "update on the grid"), done);
     FB_TRY_GOTO(status, fb_laplace_create(t->budget->scale_answer, &laplace), done);
-    fb_grid_quantise(t->budget, t->spec->clip, t->steps, t->dw, grid, report);
+    fb_grid_quantise(t->budget, t->spec->clip, t->in->steps, t->in->dw, grid, report);
     FB_TRY_GOTO(status, reserve_choice(t, grid, out, report), done);
     answer(t, laplace, grid, out);
 done:
@@ -152,12 +148,11 @@ done:
     return status;
 }
 
-fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_rng *public_rng, fb_noise *noise,
-                     uint32_t attempt, uint32_t round, int64_t steps, const float *dw, fb_update *out,
+fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in, fb_update *out,
                      fb_release_report *report)
 {
-    const task t = {spec, budget, public_rng, noise, attempt, round, steps, dw};
-    FB_ASSERT(steps > 0 && budget->count <= budget->n);
+    const task t = {spec, budget, in};
+    FB_ASSERT(in->steps > 0 && budget->count <= budget->n);
     memset(report, 0, sizeof *report);
     if (spec->mechanism == FB_MECHANISM_NONE)
         return release_exact(&t, out, report);

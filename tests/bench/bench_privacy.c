@@ -76,7 +76,8 @@ static fb_status bench_release(const fb_release_spec *spec, fb_noise *noise, con
     *t = (times){.release_s = INFINITY, .encode_s = INFINITY, .decode_s = INFINITY};
     for (int repeat = 0; repeat < REPEATS; repeat++) {
         const double start_s = fb_time_s();
-        FB_TRY(fb_release(spec, &budget, &public_rng, noise, 0, 0, STEPS, dw, &update, &t->report));
+        const fb_release_input in = {.public_rng = &public_rng, .noise = noise, .steps = STEPS, .dw = dw};
+        FB_TRY(fb_release(spec, &budget, &in, &update, &t->report));
         t->release_s = fmin(t->release_s, fb_time_s() - start_s);
         FB_TRY(send(&public_rng, &update, spec->select == FB_SELECT_RANDOM && spec->fraction < 1.0, t));
         t->count = update.count;

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a configuration releases and spends: the only place where options become mechanisms, budgets and statements.
+ * `train` runs by it, `plan` prints it, the results and the ledger record it. Not collective: every rank makes the
+ * same one.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "privacy/accountant.h"
+#include "privacy/dpsgd.h"
+#include "privacy/mechanism.h"
+
+typedef struct fb_privacy_plan {
+    fb_release_spec release;       /* what leaves a hospital in a round; with dpsgd without noise of its own */
+    fb_budget budget;              /* of one release */
+    const fb_guarantee *guarantee; /* borrowed */
+    fb_relation relation;
+    double delta;       /* at which every epsilon is stated */
+    double noise_scale; /* what privacy.epsilon_total made of the configured noise: a factor on it; 1 without */
+    int64_t rounds;     /* planned */
+    int hospital_count, participants; /* hospitals of a round: public */
+    int64_t *divisor;                 /* (hospital_count) owned: local steps by which dW is divided, public */
+    fb_dpsgd_plan *dpsgd;             /* (hospital_count) owned; NULL unless privacy.mechanism = dpsgd */
+    const char
+        *formal_failure; /* first condition of formal privacy that does not hold, as a sentence; NULL: all hold */
+    double *spent;       /* cache of fb_privacy_plan_spent; owned */
+} fb_privacy_plan;
+
+/* n: trained parameters. train_cases (hospital_count): public. Calibrates the noise when privacy.epsilon_total is set.
+ * Errors (usage): combinations that make no sense, out of range, with key, value, limit and next step. */
+fb_status fb_privacy_plan_create(const fb_config *config, int64_t n, int hospital_count, const int64_t *train_cases,
+                                 fb_privacy_plan **out) FB_MUST_USE;
+void fb_privacy_plan_destroy(fb_privacy_plan **plan);
+
+/* What a hospital has spent once it took part in `releases` rounds. INFINITY without a guarantee. */
+fb_status fb_privacy_plan_spent(fb_privacy_plan *plan, int hospital, int64_t releases, fb_spent *out) FB_MUST_USE;
+
+/* One line that fixes mechanism, clip, grid, noise, unit, trust: what a resumed run must not change. */
+fb_status fb_privacy_plan_identity(const fb_privacy_plan *plan, int hospital, char text[FB_TEXT_CHARS]) FB_MUST_USE;
