@@ -49,7 +49,7 @@ static fb_status plan_release(fb_federation *federation)
         return FB_USAGE("run.mode: sharing.select, privacy.mechanism, federation.participation, "
                         "federation.weighting = uniform and train.momentum = average apply to mode federated only; "
                         "remove them");
-    FB_TRY(fb_budget_plan(&federation->release, federation->params->count, &federation->budget));
+    FB_TRY(fb_budget_plan(&federation->release, federation->subset->count, &federation->budget));
     federation->guarantee = fb_guarantee_find(federation->release.select, federation->release.mechanism);
     federation->formal_privacy = federation->guarantee->formal && key_source(config) != FB_KEY_SEED;
     if (federation->guarantee->formal && config->train_momentum == FB_MOMENTUM_AVERAGE)
@@ -115,7 +115,7 @@ static fb_status check_patch(const fb_federation *federation, const fb_shard *sh
 static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital, const char *folder)
 {
     const fb_config *config = federation->config;
-    const int64_t n = federation->params->count;
+    const int64_t n = federation->subset->count, size_bytes = federation->params->count * (int64_t)sizeof(float);
     const int pooled = config->run_mode == FB_MODE_CENTRALISED && fb_comm_rank(federation->comm) == 0;
     hospital->report.epsilon_total = federation->guarantee->formal ? 0.0 : INFINITY;
     if (!hospital->mine && !pooled)
@@ -129,8 +129,8 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
         (config->run_mode == FB_MODE_FEDERATED && config->train_momentum == FB_MOMENTUM_KEEP))
         FB_TRY(fb_moments_create(n, &hospital->moments));
     if (config->run_mode == FB_MODE_LOCAL) {
-        FB_TRY(FB_ALLOC(hospital->model, n, "local model"));
-        memcpy(hospital->model, federation->w, (size_t)n * sizeof(float));
+        FB_TRY(FB_ALLOC(hospital->model, federation->params->count, "local model"));
+        memcpy(hospital->model, federation->w, (size_t)size_bytes);
     }
     return open_privacy(federation, hospital, folder);
 }
@@ -140,9 +140,10 @@ static fb_status make_model(fb_federation *federation)
     const fb_config *config = federation->config;
     federation->net = net_spec(config);
     FB_TRY(fb_params_create(&federation->net, &federation->params));
-    const int64_t n = federation->params->count;
-    FB_TRY(FB_ALLOC(federation->w, n, "global model"));
-    FB_TRY(FB_ALLOC(federation->w_local, n, "local model"));
+    FB_TRY(fb_subset_create(federation->params, config->train_trainable, &federation->subset));
+    const int64_t n = federation->subset->count;
+    FB_TRY(FB_ALLOC(federation->w, federation->params->count, "global model"));
+    FB_TRY(FB_ALLOC(federation->w_local, federation->params->count, "local model"));
     FB_TRY(FB_ALLOC(federation->dw, n, "update"));
     if (config->train_init_from[0])
         FB_TRY(fb_safetensors_read(config->train_init_from, federation->params, federation->w));
@@ -157,7 +158,7 @@ static fb_status make_model(fb_federation *federation)
 
 static fb_status make_server(fb_federation *federation)
 {
-    const int64_t n = federation->params->count;
+    const int64_t n = federation->subset->count;
     if (fb_comm_rank(federation->comm) != 0 || federation->config->run_mode != FB_MODE_FEDERATED)
         return FB_OK;
     FB_TRY(fb_aggregate_create(n, FB_WEIGHT_BITS, &federation->aggregate));
@@ -184,7 +185,8 @@ static fb_status build(fb_federation *federation, const char *folder)
     if (tests && fb_comm_rank(federation->comm) < federation->cohort->test_cases)
         FB_TRY(fb_shard_open(config->data_shards, "test.h5", config->data_cache_bytes, &federation->test));
     FB_TRY(make_server(federation));
-    FB_TRY(fb_trainer_create(config, &federation->net, federation->params, federation->ops, &federation->trainer));
+    FB_TRY(fb_trainer_create(config, &federation->net, federation->params, federation->subset, federation->ops,
+                             &federation->trainer));
     return fb_evaluator_create(&federation->net, federation->params, federation->ops, config->eval_window,
                                config->eval_overlap, &federation->evaluator);
 }
@@ -239,6 +241,7 @@ void fb_federation_destroy(fb_federation **federation)
     FB_FREE(f->w);
     FB_FREE(f->w_local);
     FB_FREE(f->dw);
+    fb_subset_destroy(&f->subset);
     fb_params_destroy(&f->params);
     fb_cohort_close(&f->cohort);
     FB_FREE(*federation);

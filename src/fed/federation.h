@@ -34,7 +34,7 @@ typedef struct fb_hospital {
     int index, mine;
     fb_shard *shard;    /* owned */
     fb_moments moments; /* owned; only where it keeps them: momentum = keep, mode local */
-    float *model;       /* (n) mode local: the hospital's own model; else NULL; owned */
+    float *model;       /* (params->count) mode local: the hospital's own model; else NULL; owned */
     fb_noise *noise;    /* owned; NULL without a mechanism */
     fb_ledger *ledger;  /* owned; NULL without a mechanism */
     int message_count;
@@ -53,6 +53,7 @@ typedef struct fb_federation {
     fb_shard *test;         /* NULL where this rank evaluates no test case */
     fb_net_spec net;
     fb_params *params;
+    fb_subset *subset; /* what is trained and shared: n is its count */
     const fb_ops *ops; /* borrowed */
     fb_trainer *trainer;
     fb_evaluator *evaluator;
@@ -61,8 +62,8 @@ typedef struct fb_federation {
     const fb_guarantee *guarantee;           /* borrowed */
     int formal_privacy;                      /* guarantee holds and keys do not come from the seed */
     uint64_t run_nonce;                      /* public, fresh for every run: keeps runs with one key file apart */
-    float *w;                                /* (n) the global model */
-    float *w_local;                          /* (n) the model being trained */
+    float *w;                                /* (params->count) the global model */
+    float *w_local;                          /* (params->count) the model being trained */
     float *dw;                               /* (n) its change */
     fb_moments moments;                      /* global: momentum = average, and mode centralised */
     fb_moments moments_local;                /* of the model being trained, where hospitals keep none */

@@ -28,7 +28,7 @@ void fb_hospital_drop_messages(fb_hospital *hospital)
 /* Adam's moments at the start of a round, as train.momentum says. Borrowed. */
 static fb_moments *start_moments(fb_federation *federation, fb_hospital *hospital)
 {
-    const int64_t n = federation->params->count;
+    const int64_t n = federation->subset->count;
     fb_moments *moments = &federation->moments_local;
     if (federation->config->train_momentum == FB_MOMENTUM_KEEP)
         return &hospital->moments;
@@ -74,7 +74,7 @@ static fb_status encode(fb_hospital *hospital, const fb_frame_info *info, const 
 /* momentum = average: both moments travel whole. */
 static fb_status encode_moments(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
-    const int64_t n = federation->params->count;
+    const int64_t n = federation->subset->count;
     const float *const moments[2] = {federation->moments_local.m, federation->moments_local.v};
     fb_update update = {0};
     fb_status status = FB_OK;
@@ -109,7 +109,7 @@ static fb_status charge(fb_federation *federation, fb_hospital *hospital, const 
 static fb_status release(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
     const fb_rng rng = fb_hospital_select_rng(federation, hospital->index, info->round);
-    const int64_t n = federation->params->count;
+    const int64_t n = federation->subset->count;
     fb_hospital_report *report = &hospital->report;
     fb_update update = {0};
     fb_release_report inside = {0};
@@ -140,17 +140,15 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
 static fb_status train_and_release(fb_federation *federation, fb_hospital *hospital, uint32_t round,
                                    const uint8_t model_hash[16])
 {
-    const int64_t n = federation->params->count;
     fb_frame_info info = {round, (uint32_t)hospital->index, 0, {0}};
     fb_train_report trained;
     const double start_s = fb_time_s();
     memcpy(info.model_hash, model_hash, sizeof info.model_hash);
-    memcpy(federation->w_local, federation->w, (size_t)n * sizeof(float));
+    memcpy(federation->w_local, federation->w, (size_t)federation->params->count * sizeof(float));
     FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
                           federation->w_local, start_moments(federation, hospital), &trained));
     const double trained_s = fb_time_s();
-    for (int64_t i = 0; i < n; i++)
-        federation->dw[i] = federation->w_local[i] - federation->w[i];
+    fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
     info.steps = trained.steps;
     hospital->report.participated = 1;
     hospital->report.steps = trained.steps;

@@ -151,17 +151,22 @@ void fb_report_plan(const fb_report *report)
     const fb_federation *federation = report->federation;
     const fb_config *config = federation->config;
     const double mib = 1048576.0;
-    int64_t cases = 0;
-    for (int h = 0; h < federation->hospital_count; h++)
+    int64_t cases = 0, steps = 0;
+    for (int h = 0; h < federation->hospital_count; h++) {
         cases += federation->cohort->hospitals[h].train_cases;
+        steps += federation->steps[h];
+    }
     print_ranks(federation);
     fb_log_info("data: %d hospitals, %lld train cases, %lld test cases; a round is %lld steps",
                 federation->hospital_count, (long long)cases, (long long)federation->cohort->test_cases,
-                (long long)(cases * config->train_epochs));
+                (long long)steps);
     fb_log_info("model: %lld parameters (%.1f MiB), %.0f MiB of activations, patch %lldx%lldx%lld, %s",
                 (long long)federation->params->count, (double)federation->params->count * sizeof(float) / mib,
                 (double)fb_trainer_activation_bytes(federation->trainer) / mib, (long long)config->data_patch[0],
                 (long long)config->data_patch[1], (long long)config->data_patch[2], federation->ops->name);
+    fb_log_info("training: %lld of %lld parameters (train.trainable = %s) by %s", (long long)federation->subset->count,
+                (long long)federation->params->count, config->train_trainable[0] ? config->train_trainable : "all",
+                config->train_optimizer == FB_OPTIMIZER_SGD ? "plain gradient descent" : "Adam");
     if (config->run_mode != FB_MODE_FEDERATED)
         return;
     print_sharing(federation);
@@ -177,7 +182,7 @@ static void take_hospital(fb_report *report, int h, const fb_hospital_report *ho
     report->participated[h] = hospital->participated;
     report->bytes_sent[h] = hospital->bytes_sent;
     report->svt_tests[h] = hospital->svt_tests;
-    report->shared_fraction[h] = (double)hospital->shared / (double)federation->params->count;
+    report->shared_fraction[h] = (double)hospital->shared / (double)federation->subset->count;
     report->epsilon_round[h] = !federation->guarantee->formal ? INFINITY
                                : hospital->participated       ? federation->budget.epsilon_round
                                                               : 0.0;
@@ -233,7 +238,7 @@ const fb_round_record *fb_report_record(fb_report *report, const fb_hospital_rep
     record->train_seconds_max = figures->times.train_s;
     record->round_seconds = figures->round_s;
     record->simulated_seconds = slowest + figures->times.comm_s;
-    record->bytes_dense = report->federation->params->count * (int64_t)sizeof(float);
+    record->bytes_dense = report->federation->subset->count * (int64_t)sizeof(float);
     add_totals(report, hospitals, figures);
     return record;
 }
@@ -302,7 +307,7 @@ static double delta_total(const fb_report *report, int64_t rounds)
 
 static double mean_share(const fb_report *report)
 {
-    return (double)report->shared / (double)report->sharers / (double)report->federation->params->count;
+    return (double)report->shared / (double)report->sharers / (double)report->federation->subset->count;
 }
 
 void fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path)

@@ -120,7 +120,7 @@ static fb_status accept(server *s, const uint8_t *bytes, int64_t size_bytes)
     memcpy(expected.model_hash, s->model_hash, sizeof expected.model_hash);
 
     const int implied = message == 0 && federation->release.select == FB_SELECT_RANDOM;
-    const int64_t n = federation->params->count, count = federation->budget.count;
+    const int64_t n = federation->subset->count, count = federation->budget.count;
     if (implied) {
         const fb_rng rng = fb_hospital_select_rng(federation, hospital, s->round);
         FB_TRY(fb_select_random(&rng, n, count, s->implied));
@@ -150,8 +150,11 @@ static fb_status receive_all(server *s, int expected)
 
 static fb_status apply_sums(fb_federation *federation)
 {
-    const size_t size_bytes = (size_t)federation->params->count * sizeof(float);
-    FB_TRY(fb_aggregate_apply(federation->aggregate, federation->w));
+    const size_t size_bytes = (size_t)federation->subset->count * sizeof(float);
+    float *trained = federation->dw; /* this round's changes are on their way */
+    fb_subset_gather(federation->subset, federation->w, trained);
+    FB_TRY(fb_aggregate_apply(federation->aggregate, trained));
+    fb_subset_scatter(federation->subset, trained, federation->w);
     if (federation->config->train_momentum != FB_MOMENTUM_AVERAGE)
         return FB_OK;
     memset(federation->moments.m, 0, size_bytes);
@@ -193,8 +196,9 @@ static void age_moments(fb_federation *federation, const int64_t *participates)
 
 static fb_status broadcast_model(fb_federation *federation)
 {
-    const int64_t size_bytes = federation->params->count * (int64_t)sizeof(float);
-    fb_status status = fb_comm_broadcast(federation->comm, federation->w, size_bytes);
+    const int64_t size_bytes = federation->subset->count * (int64_t)sizeof(float); /* of a moment */
+    fb_status status =
+        fb_comm_broadcast(federation->comm, federation->w, federation->params->count * (int64_t)sizeof(float));
     if (status == FB_OK && federation->config->train_momentum == FB_MOMENTUM_AVERAGE) {
         status = fb_comm_broadcast(federation->comm, federation->moments.m, size_bytes);
         if (status == FB_OK)

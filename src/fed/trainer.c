@@ -5,6 +5,7 @@
 #include "data/augment.h"
 #include "nn/loss.h"
 #include "nn/segresnet.h"
+#include "privacy/mechanism.h"
 
 #include <string.h>
 
@@ -12,13 +13,14 @@ enum { DRAWS_PER_SAMPLE = 8 }; /* random indices that fb_augment_draw uses */
 
 struct fb_trainer {
     const fb_config *config;
+    const fb_subset *subset; /* borrowed */
     fb_adam_spec adam;
-    int64_t n, voxels;
+    int64_t voxels;
     fb_segresnet *net;       /* owned, as everything below */
     float *x;                /* (patch, FB_MODALITIES) */
     uint8_t *target;         /* (patch) region bits */
     float *logits, *dlogits; /* (patch, FB_REGIONS) */
-    float *gradient;         /* (n) */
+    float *gradient;         /* (params->count); of the trained parameters once it is gathered */
     float *dropout_scale;    /* (filters) */
 };
 
@@ -55,13 +57,16 @@ static fb_status allocate(fb_trainer *trainer, const fb_net_spec *spec, const fb
 }
 
 fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
-                            const fb_ops *ops, fb_trainer **out)
+                            const fb_subset *subset, const fb_ops *ops, fb_trainer **out)
 {
     fb_trainer *trainer = NULL;
+    if (config->train_batch != 0.0 && config->privacy_mechanism != FB_MECHANISM_DPSGD)
+        return FB_USAGE("train.batch = %g: local training without privacy.mechanism = dpsgd takes batch 1; remove it",
+                        config->train_batch);
     FB_TRY(FB_ALLOC(trainer, 1, "trainer"));
     trainer->config = config;
     trainer->adam = (fb_adam_spec){config->train_learning_rate, 0.9, 0.999, 1e-8, config->train_weight_decay};
-    trainer->n = params->count;
+    trainer->subset = subset;
     trainer->voxels = fb_volume_voxels(config->data_patch);
     const fb_status status = allocate(trainer, spec, params, ops);
     if (status != FB_OK) {
@@ -97,9 +102,10 @@ static void draw_dropout(fb_trainer *trainer, const fb_rng *rng, uint32_t sample
     }
 }
 
-/* One sample: augment, forward, loss, backward, Adam. `where` addresses the random numbers up to their purpose. */
-static fb_status step(fb_trainer *trainer, const fb_volume *volume, fb_rng where, uint32_t sample, float *w,
-                      fb_moments *moments, double *loss)
+/* One sample: augment, forward, loss, backward; trainer->gradient becomes that of the trained parameters. `where`
+ * addresses the random numbers up to their purpose. */
+static fb_status differentiate(fb_trainer *trainer, const fb_volume *volume, fb_rng where, uint32_t sample,
+                               const float *w, double *loss)
 {
     fb_augmentation augmentation;
     where.purpose = FB_RNG_AUGMENT;
@@ -110,9 +116,26 @@ static fb_status step(fb_trainer *trainer, const fb_volume *volume, fb_rng where
     FB_TRY(fb_segresnet_forward(trainer->net, w, trainer->x, trainer->dropout_scale, trainer->logits));
     *loss = fb_dice_loss(trainer->voxels, trainer->logits, trainer->target, trainer->dlogits);
     FB_TRY(fb_segresnet_backward(trainer->net, trainer->dlogits, trainer->gradient));
-    moments->step++;
-    fb_adam_step(&trainer->adam, trainer->n, moments->step, w, trainer->gradient, moments->m, moments->v);
+    fb_subset_gather(trainer->subset, trainer->gradient, trainer->gradient);
     return FB_OK;
+}
+
+/* Moves the trained parameters along trainer->gradient, as train.optimizer says. */
+static void update(fb_trainer *trainer, float *w, fb_moments *moments)
+{
+    const fb_adam_spec *adam = &trainer->adam;
+    int64_t position = 0;
+    moments->step++;
+    for (int r = 0; r < trainer->subset->range_count; r++) {
+        const fb_range *range = &trainer->subset->ranges[r];
+        const float *gradient = trainer->gradient + position;
+        if (trainer->config->train_optimizer == FB_OPTIMIZER_SGD)
+            fb_sgd_step(adam->learning_rate, adam->weight_decay, range->count, w + range->offset, gradient);
+        else
+            fb_adam_step(adam, range->count, moments->step, w + range->offset, gradient, moments->m + position,
+                         moments->v + position);
+        position += range->count;
+    }
 }
 
 /* The case `number` of the train cases of all shards, counted through. */
@@ -146,7 +169,8 @@ fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard
         for (int64_t i = 0; i < cases; i++) {
             const fb_volume *volume = NULL;
             FB_TRY_GOTO(status, pooled_case(shards, shard_count, order[i], &volume), done);
-            FB_TRY_GOTO(status, step(trainer, volume, where, (uint32_t)i, w, moments, &loss), done);
+            FB_TRY_GOTO(status, differentiate(trainer, volume, where, (uint32_t)i, w, &loss), done);
+            update(trainer, w, moments);
             loss_sum += loss;
         }
     }

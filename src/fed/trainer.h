@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Local training: epochs of single-sample Adam steps over the train cases of one or more shards. One trainer a rank
- * plays all of its hospitals: only weights and moments change between them.
+ * Local training: epochs of single-sample steps of Adam or plain gradient descent (train.optimizer) over the train
+ * cases of one or more shards. One trainer a rank plays all of its hospitals: only weights and moments change between
+ * them. Only the parameters of `subset` are trained: the others keep their bits and have no moments.
  */
 #pragma once
 
@@ -9,12 +10,13 @@
 #include "data/shard.h"
 #include "nn/optim.h"
 #include "nn/params.h"
+#include "nn/subset.h"
 
 typedef struct fb_trainer fb_trainer;
 
-/* Adam's state. restart: zeroed at the start of a round. */
+/* Adam's state; plain gradient descent leaves it at zero. restart: zeroed at the start of a round. */
 typedef struct fb_moments {
-    float *m, *v; /* (n) owned */
+    float *m, *v; /* (subset->count) owned */
     int64_t step; /* steps taken since the moments were zero */
 } fb_moments;
 
@@ -27,13 +29,14 @@ fb_status fb_moments_create(int64_t n, fb_moments *out) FB_MUST_USE;
 void fb_moments_free(fb_moments *moments);
 void fb_moments_zero(int64_t n, fb_moments *moments);
 
-/* config, params and ops are borrowed. */
+/* config, params, subset and ops are borrowed. */
 fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
-                            const fb_ops *ops, fb_trainer **out) FB_MUST_USE;
+                            const fb_subset *subset, const fb_ops *ops, fb_trainer **out) FB_MUST_USE;
 void fb_trainer_destroy(fb_trainer **trainer);
 
 /* train.epochs epochs over the pooled train cases of shards (shard_count), each case once an epoch in a fresh order.
- * w (n) and moments are updated. `hospital` and `round` address the random numbers. Errors: shard, backend. */
+ * w (params->count) and moments are updated. `hospital` and `round` address the random numbers. Errors: shard, backend.
+ */
 fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
                          uint32_t round, float *w, fb_moments *moments, fb_train_report *report) FB_MUST_USE;
 

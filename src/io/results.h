@@ -40,7 +40,7 @@ typedef struct fb_round_record {
     int64_t dice_cases[FB_REGIONS];                           /* test cases where the region exists */
     double comm_seconds, eval_seconds, train_seconds_max, round_seconds;
     double simulated_seconds; /* slowest hospital + communication: a round with one rank per hospital */
-    int64_t bytes_dense;      /* one uncompressed float32 model */
+    int64_t bytes_dense;      /* uncompressed float32 values of all trained parameters */
     const int64_t *steps, *participated, *bytes_sent;
     const double *shared_fraction_achieved, *epsilon_round, *epsilon_total;
     /* group /diagnostics: the simulator's own view, not for release */

@@ -20,3 +20,11 @@ void fb_adam_step(const fb_adam_spec *spec, int64_t count, int64_t step, fb_real
         w[i] -= rate * m[i] / (sqrt(v[i]) / root2 + epsilon);
     }
 }
+
+void fb_sgd_step(double learning_rate, double weight_decay, int64_t count, fb_real *w, const fb_real *g)
+{
+    const fb_real rate = (fb_real)learning_rate, decay = (fb_real)weight_decay;
+#pragma omp parallel for simd
+    for (int64_t i = 0; i < count; i++)
+        w[i] -= rate * (g[i] + decay * w[i]);
+}

@@ -12,3 +12,6 @@ typedef struct fb_adam_spec {
  * weights, g gradient (unchanged), m and v moments; `step` counts from 1 and drives the bias correction. */
 void fb_adam_step(const fb_adam_spec *spec, int64_t count, int64_t step, fb_real *w, const fb_real *g, fb_real *m,
                   fb_real *v);
+
+/* One step of plain gradient descent: w -= learning_rate * (g + weight_decay * w), over `count` elements. */
+void fb_sgd_step(double learning_rate, double weight_decay, int64_t count, fb_real *w, const fb_real *g);
