@@ -27,9 +27,11 @@ ENGINES = ("h5netcdf", "netcdf4")
 HOSPITALS = ["CBICA", "TCIA01", "Zürich"]
 INTEGERS = ("dice_cases", "bytes_dense", "steps", "participated", "bytes_sent")
 SECONDS = ("comm_seconds", "eval_seconds", "train_seconds_max", "round_seconds", "simulated_seconds")
-PER_HOSPITAL = ("steps", "participated", "bytes_sent", "shared_fraction_achieved", "epsilon_round", "epsilon_total")
-DIAGNOSTICS = ("update_cosine", "update_snr", "clip_rate", "train_loss", "train_seconds", "privacy_seconds",
-               "svt_tests")
+PER_HOSPITAL = ("steps", "participated", "bytes_sent", "shared_fraction_achieved", "epsilon_round", "epsilon_total",
+                "epsilon_per_parameter")
+DIAGNOSTICS = ("update_cosine", "update_snr", "clip_rate", "selection_overlap", "norm_scale", "train_loss",
+               "train_seconds", "privacy_seconds", "svt_tests")
+DIAGNOSTIC_FIELDS = (13, 14, 15, 20, 21, 16, 17, 18)  # of the real ones, as fill() of test_results.c numbers them
 NOT_EVALUATED = 1  # round whose dice of ET is NaN
 
 
@@ -55,7 +57,7 @@ def check_coordinates():
 def check_variables():
     for engine in ENGINES:
         data = opened(0, engine)
-        assert len(data.data_vars) == 18, list(data.data_vars)
+        assert len(data.data_vars) == 19, list(data.data_vars)
         for name, variable in data.data_vars.items():
             assert variable.dims[:7] == SWEEP, (name, variable.dims)
             axes = () if name == "rounds_committed" else ("round", "hospital") if name in PER_HOSPITAL else \
@@ -78,6 +80,7 @@ def check_values():
         for i, name in enumerate(("steps", "participated", "bytes_sent")):
             np.testing.assert_array_equal(data[name], value(1, 5, 64 * i, [0, 8, 16]), err_msg=name)
         np.testing.assert_array_equal(data.epsilon_total, value(1, 5, 12, range(3)))
+        np.testing.assert_array_equal(data.epsilon_per_parameter, value(1, 5, 19, range(3)))
         assert np.isinf(data.epsilon_round[:, 0]).all()
         assert data.rounds_committed.item() == 5
 
@@ -87,8 +90,8 @@ def check_diagnostics():
         data = opened(1, engine, "diagnostics")
         assert tuple(data.data_vars) == DIAGNOSTICS and "not release" in data.attrs["note"]
         assert data.hospital.values.tolist() == HOSPITALS and data.epsilon.item() == 2.5
-        for i, name in enumerate(DIAGNOSTICS[:6]):
-            np.testing.assert_array_equal(data[name].squeeze(), value(1, 5, 13 + i, range(3)), err_msg=name)
+        for field, name in zip(DIAGNOSTIC_FIELDS, DIAGNOSTICS):
+            np.testing.assert_array_equal(data[name].squeeze(), value(1, 5, field, range(3)), err_msg=name)
         np.testing.assert_array_equal(data.svt_tests.squeeze(), value(1, 5, 192, [0, 8, 16]))
         both = xr.combine_by_coords([opened(r, engine, "diagnostics") for r in (0, 1)])
         assert both.sizes["share_fraction"] == 2 and both.sizes["hospital"] == 3
@@ -110,7 +113,7 @@ def check_descriptions():
                     assert item.dtype == np.int64, name
                 elif name not in ("select", "mechanism", "algorithm", "mode", "hospital", "region"):
                     assert item.dtype == np.float64, name
-        assert seen == 18 + 7 + 10 + 9, seen
+        assert seen == 19 + 9 + 10 + 9, seen
 
 
 def check_groups():

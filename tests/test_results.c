@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { HOSPITALS = 3, ROUNDS = 5, KILL_ROUNDS = 60, KILLS = 16, VARIABLES = 24 };
+enum { HOSPITALS = 3, ROUNDS = 5, KILL_ROUNDS = 60, KILLS = 16, VARIABLES = 27 };
 
 static const char *const hospital_names[HOSPITALS] = {"CBICA", "TCIA01", "Zürich"};
 static char folder[FB_PATH_CHARS]; /* of this run of the tests */
@@ -34,7 +34,7 @@ static double value(int run, int64_t round, int field, int k)
 typedef struct sample {
     fb_round_record record;
     int64_t integers[4][HOSPITALS];
-    double reals[9][HOSPITALS];
+    double reals[12][HOSPITALS];
 } sample;
 
 static void fill(sample *s, int run, int64_t round)
@@ -54,7 +54,7 @@ static void fill(sample *s, int run, int64_t round)
     for (int h = 0; h < HOSPITALS; h++) {
         for (int i = 0; i < 4; i++)
             s->integers[i][h] = (int64_t)value(run, round, 64 * i, 8 * h);
-        for (int i = 0; i < 9; i++)
+        for (int i = 0; i < 12; i++)
             s->reals[i][h] = value(run, round, 10 + i, h);
     }
     s->reals[1][0] = INFINITY; /* epsilon_round of a hospital without noise */
@@ -63,6 +63,7 @@ static void fill(sample *s, int run, int64_t round)
     r->shared_fraction_achieved = s->reals[0], r->epsilon_round = s->reals[1], r->epsilon_total = s->reals[2];
     r->update_cosine = s->reals[3], r->update_snr = s->reals[4], r->clip_rate = s->reals[5];
     r->train_loss = s->reals[6], r->train_seconds = s->reals[7], r->privacy_seconds = s->reals[8];
+    r->epsilon_per_parameter = s->reals[9], r->selection_overlap = s->reals[10], r->norm_scale = s->reals[11];
 }
 
 static const fb_attribute config[] = {{"sharing.select", "topk"}, {"sharing.fraction", "0.1"}, {"data.note", ""}};

@@ -19,6 +19,7 @@ typedef struct fb_hospital_report {
     int64_t participated, steps, bytes_sent, shared, svt_tests;
     double epsilon_total;                              /* of this hospital so far; INFINITY: no guarantee */
     double update_cosine, update_snr, clip_rate;       /* diagnostics: released against true update */
+    double selection_overlap, norm_scale;              /* diagnostics: NaN where they mean nothing */
     double train_loss, train_seconds, privacy_seconds; /* diagnostics */
 } fb_hospital_report;
 

@@ -129,6 +129,8 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
         report->shared = update.count;
         report->svt_tests = inside.tests;
         report->clip_rate = (double)inside.clipped / (double)n;
+        if (federation->release.mechanism == FB_MECHANISM_GAUSSIAN)
+            report->norm_scale = inside.norm_scale;
         compare(&update, info->steps, n, federation->dw, report);
     }
     fb_update_free(&update);

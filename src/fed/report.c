@@ -16,6 +16,7 @@ struct fb_report {
     /* (hospital_count) each, owned; what record points to */
     int64_t *steps, *participated, *bytes_sent, *svt_tests;
     double *shared_fraction, *epsilon_round, *epsilon_total, *cosine, *snr, *clip_rate, *loss, *train_s, *privacy_s;
+    double *epsilon_per_parameter, *overlap, *norm_scale;
     /* totals */
     int64_t rounds, bytes_total, shared, sharers;
     double overhead_s, round_s, loss_mean;
@@ -26,9 +27,18 @@ static fb_status allocate(fb_report *report)
 {
     const int64_t h = report->federation->hospital_count;
     int64_t **const integers[] = {&report->steps, &report->participated, &report->bytes_sent, &report->svt_tests};
-    double **const reals[] = {
-        &report->shared_fraction, &report->epsilon_round, &report->epsilon_total, &report->cosine,   &report->snr,
-        &report->clip_rate,       &report->loss,          &report->train_s,       &report->privacy_s};
+    double **const reals[] = {&report->shared_fraction,
+                              &report->epsilon_round,
+                              &report->epsilon_total,
+                              &report->cosine,
+                              &report->snr,
+                              &report->clip_rate,
+                              &report->loss,
+                              &report->train_s,
+                              &report->privacy_s,
+                              &report->epsilon_per_parameter,
+                              &report->overlap,
+                              &report->norm_scale};
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
         FB_TRY(FB_ALLOC(*integers[i], h, "report"));
     for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
@@ -52,6 +62,9 @@ static void point_record(fb_report *report)
     record->train_loss = report->loss;
     record->train_seconds = report->train_s;
     record->privacy_seconds = report->privacy_s;
+    record->epsilon_per_parameter = report->epsilon_per_parameter;
+    record->selection_overlap = report->overlap;
+    record->norm_scale = report->norm_scale;
 }
 
 fb_status fb_report_create(const fb_federation *federation, fb_report **out)
@@ -88,6 +101,9 @@ void fb_report_destroy(fb_report **report)
         FB_FREE(r->loss);
         FB_FREE(r->train_s);
         FB_FREE(r->privacy_s);
+        FB_FREE(r->epsilon_per_parameter);
+        FB_FREE(r->overlap);
+        FB_FREE(r->norm_scale);
     }
     FB_FREE(*report);
 }
@@ -193,6 +209,10 @@ static void take_hospital(fb_report *report, int h, const fb_hospital_report *ho
     report->loss[h] = hospital->train_loss;
     report->train_s[h] = hospital->train_seconds;
     report->privacy_s[h] = hospital->privacy_seconds;
+    report->overlap[h] = hospital->selection_overlap;
+    report->norm_scale[h] = hospital->norm_scale;
+    report->epsilon_per_parameter[h] =
+        hospital->shared > 0 ? report->epsilon_round[h] / (double)hospital->shared : report->epsilon_round[h];
 }
 
 static void add_totals(fb_report *report, const fb_hospital_report *hospitals, const fb_round_figures *figures)

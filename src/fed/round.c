@@ -14,8 +14,13 @@ static void reset_reports(fb_federation *federation)
     for (int h = 0; h < federation->hospital_count; h++) {
         fb_hospital *hospital = &federation->hospitals[h];
         const double spent = hospital->report.epsilon_total;
-        hospital->report = (fb_hospital_report){
-            .epsilon_total = spent, .update_cosine = NAN, .update_snr = NAN, .clip_rate = NAN, .train_loss = NAN};
+        hospital->report = (fb_hospital_report){.epsilon_total = spent,
+                                                .update_cosine = NAN,
+                                                .update_snr = NAN,
+                                                .clip_rate = NAN,
+                                                .selection_overlap = NAN,
+                                                .norm_scale = NAN,
+                                                .train_loss = NAN};
     }
 }
 

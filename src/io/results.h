@@ -42,9 +42,10 @@ typedef struct fb_round_record {
     double simulated_seconds; /* slowest hospital + communication: a round with one rank per hospital */
     int64_t bytes_dense;      /* uncompressed float32 values of all trained parameters */
     const int64_t *steps, *participated, *bytes_sent;
-    const double *shared_fraction_achieved, *epsilon_round, *epsilon_total;
+    const double *shared_fraction_achieved, *epsilon_round, *epsilon_total, *epsilon_per_parameter;
     /* group /diagnostics: the simulator's own view, not for release */
-    const double *update_cosine, *update_snr, *clip_rate, *train_loss, *train_seconds, *privacy_seconds;
+    const double *update_cosine, *update_snr, *clip_rate, *selection_overlap, *norm_scale;
+    const double *train_loss, *train_seconds, *privacy_seconds;
     const int64_t *svt_tests;
 } fb_round_record;
 
