@@ -92,8 +92,8 @@ static void test_scales_and_sums(void **state)
     assert_close(b.scale_query, 2.0 * c * clip / 2.0);
     assert_close(b.scale_answer, 2.0 * clip * c / 4.0);
     assert_close(b.epsilon_answer_per_parameter, 4.0 / c);
-    assert_close(b.epsilon_rounding, 2.0 * 0x1p-43 * (c + 64.0 * PAPER_N + 62.0));
-    assert_true(b.epsilon_rounding < 2e-5); /* the price of double precision, far below the last printed digit */
+    assert_close(b.epsilon_rounding, 2.0 * 0x1p-53 * (c + 64.0 * PAPER_N + 62.0));
+    assert_true(b.epsilon_rounding < 2e-8); /* the price of 64-bit tables, far below the last printed digit */
     assert_close(b.epsilon_round, 0.5 + 2.0 + 4.0 + b.epsilon_rounding);
     assert_close(b.delta_round, c * 0x1p-57 * (1.0 + exp(4.0 / c)));
     /* never more noise than needed by a rounding, never less */

@@ -18,7 +18,7 @@
 #include "privacy/noise.h"
 
 #define FB_GUMBEL_ERROR 0x1p-40
-#define FB_GUMBEL_TV_PER_DRAW 0x1p-100
+#define FB_GUMBEL_TV_PER_DRAW 0x1p-78
 
 enum { FB_GUMBEL_FRACTION_BITS = 40 };
 

@@ -24,37 +24,27 @@
  *     digit, 0.91 with two to seven (s > 5.3), 1 - 2^-50 with eight. The maximum, 121u with eight digits, is below
  *     2^-57 = 128u.
  */
-#include "privacy/noise.h"
+#include "privacy/alias.h"
+#include "privacy/noise_stream.h"
 
 #include "core/mem.h"
 
-#include <float.h>
 #include <math.h>
 #include <sodium.h>
-#include <string.h>
 
-_Static_assert(LDBL_MANT_DIG >= 64, "the error bound needs a long double of 64 bits");
 _Static_assert(FB_KEY_BYTES == crypto_stream_chacha20_ietf_KEYBYTES, "key of ChaCha20");
 
-__extension__ typedef unsigned __int128 wide;
-
 enum {
-    BUFFER_BYTES = 4096,
+    BUFFER_BYTES = FB_NOISE_BUFFER_BYTES,
     BLOCK_BYTES = 64,
     DIGITS_MAX = 8,
+    DIGIT_VALUES = 256,
     TIE_BYTES = 7,
     DRAW_BYTES_MAX = 1 + DIGITS_MAX * (2 + TIE_BYTES)
 };
 
 static const uint64_t BLOCKS_PER_ADDRESS = UINT64_C(1) << 32;
 static const double SCALE_MAX = 0x1p56;
-
-struct fb_noise {
-    uint8_t key[FB_KEY_BYTES], address_key[FB_KEY_BYTES];
-    uint64_t block;  /* next block of the address; UINT64_MAX before the first seek */
-    size_t position; /* next unused byte of the buffer */
-    uint8_t buffer[BUFFER_BYTES];
-};
 
 /* Slot i of 256 holds digit i below its cut and digit other[i] from there on. */
 typedef struct digit_table {
@@ -107,7 +97,7 @@ void fb_noise_seek(fb_noise *noise, const fb_noise_address *address)
     noise->position = BUFFER_BYTES;
 }
 
-static void refill(fb_noise *noise)
+void fb_noise_refill(fb_noise *noise)
 {
     static const uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES];
     FB_ASSERT(noise->block < BLOCKS_PER_ADDRESS); /* sought, and not run out */
@@ -121,7 +111,7 @@ static void refill(fb_noise *noise)
 uint8_t fb_noise_byte(fb_noise *noise)
 {
     if (noise->position == BUFFER_BYTES)
-        refill(noise);
+        fb_noise_refill(noise);
     return noise->buffer[noise->position++];
 }
 
@@ -129,57 +119,27 @@ uint64_t fb_noise_word(fb_noise *noise)
 {
     uint64_t word;
     if (BUFFER_BYTES - noise->position < sizeof word)
-        refill(noise); /* the few bytes left are dropped */
+        fb_noise_refill(noise); /* the few bytes left are dropped */
     memcpy(&word, noise->buffer + noise->position, sizeof word);
     noise->position += sizeof word;
     return word;
 }
 
-/* Integer weights of a truncated geometric digit of ratio e^-t, in units of 2^-72, adding up to exactly 2^72. */
-static void weigh_digit(long double t, int values, wide weight[256])
+/* The table of a geometric digit of ratio e^-t, truncated to 0..values-1. */
+static void make_table(long double t, int values, digit_table *table)
 {
-    long double share[256];
-    wide sum = 0, total = 0;
-    for (int i = 0; i < 256; i++) {
+    long double share[DIGIT_VALUES];
+    fb_wide weight[DIGIT_VALUES];
+    uint64_t cut[DIGIT_VALUES];
+    uint16_t other[DIGIT_VALUES];
+    for (int i = 0; i < DIGIT_VALUES; i++)
         share[i] = i < values ? expl(-(long double)i * t) : 0.0L;
-        sum += (wide)(share[i] * 0x1p100L);
-    }
-    const long double unit = (long double)sum * 0x1p-100L;
-    for (int i = 0; i < 256; i++) {
-        weight[i] = (wide)(share[i] / unit * 0x1p72L);
-        total += weight[i];
-    }
-    weight[0] += ((wide)1 << 72) - total; /* wraps where the total is above */
-}
-
-static void set_cut(digit_table *table, int slot, uint64_t cut, int other)
-{
-    table->cut_high[slot] = (uint8_t)(cut >> 56);
-    table->cut_low[slot] = cut & UINT64_MAX >> 8;
-    table->other[slot] = (uint8_t)other;
-}
-
-/* Vose's construction, exact: 256 slots of 2^64 hold weights that add up to 2^72. */
-static void fill_table(wide weight[256], digit_table *table)
-{
-    const wide full = (wide)1 << 64;
-    int small[256], large[256], smalls = 0, larges = 0;
-    for (int i = 0; i < 256; i++) {
-        set_cut(table, i, 0, i); /* a full slot: its digit either way */
-        if (weight[i] < full)
-            small[smalls++] = i;
-        else
-            large[larges++] = i;
-    }
-    while (smalls > 0) {
-        FB_ASSERT(larges > 0); /* one below the average implies one above */
-        const int s = small[--smalls], l = large[larges - 1];
-        set_cut(table, s, (uint64_t)weight[s], l);
-        weight[l] -= full - weight[s];
-        if (weight[l] < full) {
-            larges--;
-            small[smalls++] = l;
-        }
+    fb_alias_weigh(DIGIT_VALUES, share, weight);
+    fb_alias_build(DIGIT_VALUES, weight, cut, other);
+    for (int i = 0; i < DIGIT_VALUES; i++) {
+        table->cut_high[i] = (uint8_t)(cut[i] >> 56);
+        table->cut_low[i] = cut[i] & UINT64_MAX >> 8;
+        table->other[i] = (uint8_t)other[i];
     }
 }
 
@@ -193,9 +153,8 @@ fb_status fb_laplace_create(double scale, fb_laplace **out)
     const long double negligible = 48.0L; /* e^-48 < 2^-69 */
     do {
         const int j = laplace->digits++;
-        wide weight[256];
-        weigh_digit(ldexpl(1.0L, 8 * j) / (long double)scale, j == DIGITS_MAX - 1 ? 64 : 256, weight);
-        fill_table(weight, &laplace->table[j]);
+        make_table(ldexpl(1.0L, 8 * j) / (long double)scale, j == DIGITS_MAX - 1 ? 64 : DIGIT_VALUES,
+                   &laplace->table[j]);
     } while (ldexpl(1.0L, 8 * laplace->digits) / (long double)scale < negligible);
     *out = laplace;
     return FB_OK;
@@ -228,8 +187,7 @@ static uint64_t draw_digit(const digit_table *table, fb_noise *noise)
 int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise)
 {
     for (;;) {
-        if (BUFFER_BYTES - noise->position < DRAW_BYTES_MAX)
-            refill(noise); /* the few bytes left are dropped: no draw crosses a buffer */
+        fb_noise_reserve(noise, DRAW_BYTES_MAX);
         uint64_t magnitude = 0;
         for (int j = 0; j < laplace->digits; j++)
             magnitude |= draw_digit(&laplace->table[j], noise) << (8 * j);

@@ -67,8 +67,9 @@ static void run_pass(svt *s, const fb_rng *order)
 
 static fb_status prepare(svt *s, const fb_noise_address *address, const int32_t *grid)
 {
+    const fb_tail threshold = fb_tail_of(s->budget->scale_threshold);
     fb_noise_seek(s->noise, address);
-    s->threshold = s->budget->threshold_grid + fb_tail_draw(s->budget->scale_threshold, s->noise);
+    s->threshold = s->budget->threshold_grid + fb_tail_draw(&threshold, s->noise);
     s->query = fb_tail_of(s->budget->scale_query);
     FB_TRY(FB_ALLOC(s->rest, s->budget->n, "order of the SVT tests"));
     FB_TRY(FB_ALLOC(s->chosen, (s->budget->n + 63) / 64, "selection of the SVT"));

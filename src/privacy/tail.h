@@ -2,29 +2,36 @@
  *
  * Draws whose probabilities are right to a small relative error, however small they are. The sparse vector technique
  * needs that: its proof multiplies ratios of probabilities over all positive tests, and an absolute error (noise.h)
- * would be multiplied by e^epsilon. Slower than fb_laplace_draw, but a test needs one Bernoulli draw only, because the
- * noise of a test is used for nothing else.
+ * would be multiplied by e^epsilon. A test needs one Bernoulli draw only, because the noise of a test is used for
+ * nothing else. Integer arithmetic throughout.
  *
- * Error: exp() is right to 1 ulp and its argument y to y * 2^-53; y <= 745, beyond which the probability is below
- * 2^-1074 and counts as 0. So every probability, and its complement, is off by less than FB_TAIL_RELATIVE_ERROR,
- * relatively.
+ * Error: every probability, and its complement, is off by less than FB_TAIL_RELATIVE_ERROR, relatively (derivation in
+ * tail.c). Probabilities below 2^-1023 count as 0: an event that no run reaches, far below what the key of 256 bits
+ * promises.
  */
 #pragma once
 
 #include "privacy/noise.h"
 
-#define FB_TAIL_RELATIVE_ERROR 0x1p-43
+#define FB_TAIL_RELATIVE_ERROR 0x1p-53
 
+enum { FB_TAIL_CELLS = 256 };
+
+/* The tables of one scale; initialised by fb_tail_of, nothing to destroy. */
 typedef struct fb_tail {
-    double scale, normaliser; /* of the noise, in grid steps; 1 / (1 + exp(-1/scale)) */
+    uint64_t rate; /* log2(e) / scale = rate * 2^-(64 + rate_shift), rate in [2^63, 2^64) */
+    int rate_shift;
+    uint64_t normaliser;                /* 1 / (1 + exp(-1/scale)) in Q64 */
+    uint16_t coarse[FB_TAIL_CELLS + 1]; /* 2^(-i/256) * normaliser in Q16, rounded down */
 } fb_tail;
 
-fb_tail fb_tail_of(double scale); /* scale in (0, 2^56] */
+fb_tail fb_tail_of(double scale); /* of the noise in grid steps, in (0, 2^56] */
 
 /* 1 when a fresh discrete Laplace variable is at least `distance`: for distance >= 1 with probability
- * exp(-distance/scale) / (1 + exp(-1/scale)), otherwise 1 - exp(-(1 - distance)/scale) / (1 + exp(-1/scale)). */
+ * exp(-distance/scale) / (1 + exp(-1/scale)), otherwise 1 - exp(-(1 - distance)/scale) / (1 + exp(-1/scale)).
+ * |distance| <= 2^62. */
 int fb_tail_reaches(const fb_tail *tail, int64_t distance, fb_noise *noise);
 
 /* A discrete Laplace variable, bit by bit: bit i of a geometric magnitude is 1 with probability
  * 1 / (1 + exp(2^i / scale)), independently. |result| < 2^62; the rest has probability exp(-2^62 / scale). */
-int64_t fb_tail_draw(double scale, fb_noise *noise);
+int64_t fb_tail_draw(const fb_tail *tail, fb_noise *noise);
