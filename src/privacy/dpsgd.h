@@ -25,7 +25,7 @@ typedef struct fb_dpsgd_spec {
 
 typedef struct fb_dpsgd_plan {
     fb_dpsgd_spec spec;
-    double rate;   /* probability of a patient to be in a step */
+    double rate;   /* probability of a patient to be in a step, exactly; a multiple of 2^-64 */
     double batch;  /* expected sample, rate * cases: what the sum is divided by */
     int64_t steps; /* of a round */
     int grid_log2;
@@ -48,7 +48,7 @@ void fb_dpsgd_sample(const fb_dpsgd_plan *plan, fb_noise *noise, uint32_t attemp
                      uint32_t *member, int64_t *count);
 
 /* sum (n) += clip(grid(gradient)): rescaled toward zero when its integer L2 norm exceeds the clip; a gradient with a
- * non-finite element counts as zero. gradient (n), scratch (n). */
+ * non-finite element counts as zero. gradient (n), scratch (n). The same bits for any number of threads. */
 void fb_dpsgd_add(const fb_dpsgd_plan *plan, const float *gradient, int32_t *scratch, int64_t *sum,
                   fb_dpsgd_report *report);
 
