@@ -16,6 +16,7 @@ typedef struct split_settings {
     char input[FB_TEXT_CHARS], output[FB_TEXT_CHARS], partition[FB_TEXT_CHARS];
     double test_fraction, validation_fraction;
     int64_t seed;
+    int on_duplicate; /* fb_on_duplicate */
 } split_settings;
 
 #define FIELD(name) offsetof(split_settings, name)
@@ -36,6 +37,10 @@ static const fb_option table[] = {
      "of each hospital's cases, at least 1 of 4; 0: none; not used when the CSV names validation cases",
      FIELD(validation_fraction)},
     {"", "seed", FB_OPTION_INT, "", "1", 0, 9007199254740992.0, NULL, "of the random draw", FIELD(seed)},
+    {"", "on-duplicate", FB_OPTION_CHOICE, "", "fail-test", 0, 0, "fail-test|warn|fail",
+     "a patient who is in the cohort twice, by equal images or by name: fail when it is for test and for training or "
+     "validation, and warn otherwise; only warn; always fail",
+     FIELD(on_duplicate)},
 };
 enum { TABLE_COUNT = sizeof table / sizeof *table };
 
@@ -43,7 +48,7 @@ static void print_help(void)
 {
     printf("brats-split: writes one HDF5 shard per hospital, a common test shard, manifest.csv and SHA256SUMS.\n\n"
            "  brats-split --input DIR --output DIR [--partition FILE.csv] [--test-fraction F]\n"
-           "              [--validation-fraction F] [--seed N]\n\n");
+           "              [--validation-fraction F] [--seed N] [--on-duplicate=warn]\n\n");
     fb_options_help(stdout, table, TABLE_COUNT);
     printf("\nSplits: a hospital keeps at least 1 train case. Of 2 cases, 1 is for test or, in turn, validation.\n"
            "Li et al. 2019 exactly (242 train, 43 test): --partition brats2018_li2019.csv --validation-fraction 0\n");
@@ -114,7 +119,8 @@ static fb_status split(const split_settings *settings)
     FB_TRY_GOTO(status, fb_cases_find(settings->input, &cases), done);
     FB_TRY_GOTO(status, make_partition(settings, cases, &partition), done);
     FB_TRY_GOTO(status, fb_shards_prepare(settings->output), done);
-    FB_TRY_GOTO(status, fb_shards_write(settings->output, cases, partition), done);
+    FB_TRY_GOTO(status, fb_shards_write(settings->output, cases, partition, (fb_on_duplicate)settings->on_duplicate),
+                done);
     print_summary(cases, partition);
 done:
     fb_partition_free(&partition);

@@ -21,7 +21,9 @@ typedef struct split_job {
     char folder[FB_PATH_CHARS]; /* the temporary one */
     fb_cases *cases;
     const fb_partition *partition;
-    FILE *manifest; /* in memory; owned */
+    fb_on_duplicate on_duplicate;
+    uint8_t (*image_hash)[FB_IMAGE_HASH_BYTES]; /* (cases->count) owned */
+    FILE *manifest;                             /* in memory; owned */
     int64_t done, fault_count;
     fb_status faults[FAULTS_SHOWN]; /* owned */
     double start_s;
@@ -106,6 +108,7 @@ static fb_status write_case(split_job *job, fb_shard_writer *writer, int64_t ind
     char sha256[FB_SHA256_CHARS];
     const fb_case *item = &job->cases->list[index];
     const fb_assignment *owner = &job->partition->of_case[index];
+    fb_duplicates_hash(volume, job->image_hash[index]);
     FB_TRY(fb_shard_writer_add(writer, volume, owner->split, item->grade, item->site, sha256));
     fprintf(job->manifest, "%s,%s,%s,%s,%s,%lld,%lld,%lld,%s\n", item->subject, item->site, item->grade,
             job->partition->hospital[owner->hospital], fb_split_name(owner->split), (long long)volume->shape[0],
@@ -229,21 +232,25 @@ static fb_status fill_folder(split_job *job, char **text, size_t *size_bytes)
         FB_TRY(write_shard(job, h));
     FB_TRY(write_shard(job, -1));
     FB_TRY(report_faults(job));
+    FB_TRY(fb_duplicates_check(job->cases, job->partition, job->image_hash, job->on_duplicate));
     FB_TRY(write_manifest(job, text, size_bytes));
     return write_checksums(job);
 }
 
-fb_status fb_shards_write(const char *output, fb_cases *cases, const fb_partition *partition)
+fb_status fb_shards_write(const char *output, fb_cases *cases, const fb_partition *partition,
+                          fb_on_duplicate on_duplicate)
 {
-    split_job job = {.cases = cases, .partition = partition, .start_s = fb_time_s()};
+    split_job job = {.cases = cases, .partition = partition, .on_duplicate = on_duplicate, .start_s = fb_time_s()};
     char *text = NULL;
     size_t size_bytes = 0;
     FB_TRY(temporary_path(job.folder, output));
+    FB_TRY(FB_ALLOC(job.image_hash, cases->count, "hashes of the images"));
     job.manifest = open_memstream(&text, &size_bytes);
     fb_status status = job.manifest ? fill_folder(&job, &text, &size_bytes) : FB_FAIL("manifest.csv: out of memory");
     if (job.manifest)
         fclose(job.manifest);
     free(text);
+    FB_FREE(job.image_hash);
     if (status == FB_OK)
         status = fb_file_commit(job.folder, output);
     if (status != FB_OK)

@@ -160,6 +160,70 @@ check "fraction out of range" refuses 2 "test-fraction" --input "$work/in" --out
 check "fractions that leave nothing" refuses 2 "exceeds" --input "$work/in" --output "$work/bad" --test-fraction 0.5 \
     --validation-fraction 0.5
 
+# --- patients who are there twice ---
+
+# twin CASE NAME: CASE of the cohort once more, as NAME, in $work/twins
+twin()
+{
+    local from to=$work/twins/HGG/$2 file
+    from=$(ls -d "$work"/in/?GG/"$1")
+    rm -rf "$work/twins"
+    cp -r "$work/in" "$work/twins"
+    mkdir "$to"
+    for file in "$from"/*; do
+        cp "$file" "$to/$2_${file##*_}"
+    done
+}
+
+# given CASE SPLIT NAME SPLIT: $work/twins.csv, with these splits and train for all others
+given()
+{
+    (cd "$work/twins" && ls -d ?GG/*) | awk -F '[/_]' -v OFS=, -v a="$1" -v as="$2" -v b="$3" -v bs="$4" '
+        BEGIN { print "subject_id,site,split" }
+        { name = substr($0, 5); print name, $3, name == a ? as : name == b ? bs : "train" }' > "$work/twins.csv"
+}
+
+# warns TEXT OPTIONS...: splits $work/twins, with one warning, which says TEXT
+warns()
+{
+    local text=$1
+    shift
+    rm -rf "$work/twins.out"
+    run --input "$work/twins" --output "$work/twins.out" --partition "$work/twins.csv" \
+        --validation-fraction 0 "$@" || return 1
+    [ "$(grep -c "are one patient" "$work/log")" = 1 ] && grep -qF -- "$text" "$work/log"
+}
+
+check "a cohort without duplicates has no warning" bash -c "! '$split' --input '$work/in' --output '$work/once' 2>&1 |
+    grep -i warning"
+twin "$subject" Brats18_CBICA_X_1
+given "$subject" train Brats18_CBICA_X_1 train
+check "equal images in two hospitals" warns \
+    "$subject (hospital 2013, train) and Brats18_CBICA_X_1 (hospital CBICA, train) are one patient by their images"
+edit "$work/twins/HGG/Brats18_CBICA_X_1/Brats18_CBICA_X_1_seg.nii.gz" 'a[a == 4] = 1'
+check "also with another label" warns "the sum of both hospitals' epsilons"
+check "refused when asked to" refuses 1 "1 pairs of cases are one patient" --input "$work/twins" --output "$work/bad" \
+    --partition "$work/twins.csv" --on-duplicate=fail
+given "$subject" train Brats18_CBICA_X_1 test
+check "train and test: refused" refuses 1 "1 test cases are the same patients" --input "$work/twins" \
+    --output "$work/bad" --partition "$work/twins.csv"
+check "or warned of" warns "not unseen" --on-duplicate=warn
+given "$subject" test Brats18_CBICA_X_1 test
+check "both in the test shard" warns "the test score counts the patient twice"
+edit "$work/twins/HGG/Brats18_CBICA_X_1/Brats18_CBICA_X_1_t2.nii.gz" 'a[8, 8, 8] += 1'
+given "$subject" train Brats18_CBICA_X_1 train
+check "one voxel makes another patient" bash -c "rm -rf '$work/twins.out'; '$split' --input '$work/twins' \
+    --output '$work/twins.out' --partition '$work/twins.csv' > '$work/log' 2>&1 && ! grep 'one patient' '$work/log'"
+twin "$subject" "BraTS19_${subject#Brats18_}"
+edit "$work/twins/HGG/BraTS19_2013_1_1/BraTS19_${file#Brats18_}" 'a[8, 8, 8] += 1'
+given "$subject" train BraTS19_2013_1_1 train
+check "equal names of two years in one hospital" warns "by their names: the patient counts twice in training"
+twin "$subject" BraTS19_2013_11_1
+edit "$work/twins/HGG/BraTS19_2013_11_1/BraTS19_2013_11_1_t1.nii.gz" 'a[8, 8, 8] += 1'
+given "$subject" train BraTS19_2013_11_1 train
+check "other names are other patients" bash -c "rm -rf '$work/twins.out'; '$split' --input '$work/twins' \
+    --output '$work/twins.out' --partition '$work/twins.csv' > '$work/log' 2>&1 && ! grep 'one patient' '$work/log'"
+
 # HDF5 fails in a different place at each size.
 disk_full()
 {

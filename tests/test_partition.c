@@ -4,6 +4,7 @@
  */
 
 #include "data/csv.h"
+#include "duplicates.h"
 #include "partition.h"
 #include "testing.h"
 
@@ -306,14 +307,41 @@ static void test_contradictions(void **state)
     fb_cases_free(&unnamed);
 }
 
+static void test_same_patient_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *a, *b;
+        int same;
+    } pairs[] = {
+        {"Brats17_CBICA_AAB_1", "BraTS19_CBICA_AAB_1", 1},
+        {"Brats18_2013_2_1", "BraTS2019_2013_2_1", 1},
+        {"Brats18_CBICA_AAB_1", "Brats18_CBICA_AAC_1", 0},
+        {"BraTS20_Training_001", "BraTS21_Training_001", 0}, /* numbered anew every year */
+        {"BraTS20_Validation_001", "BraTS21_Validation_001", 0},
+        {"BraTS2020_00001", "BraTS2021_00001", 0},
+        {"BraTS18_", "BraTS19_", 0},
+        {"Brats", "Brats", 0},
+        {"patient_7", "patient_7", 0},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        assert_int_equal(fb_duplicates_same_name(pairs[i].a, pairs[i].b), pairs[i].same);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_paper_clients),  cmocka_unit_test(test_paper_validation),
-        cmocka_unit_test(test_rule),           cmocka_unit_test(test_grades_and_limits),
-        cmocka_unit_test(test_seed),           cmocka_unit_test(test_fets),
-        cmocka_unit_test(test_full_table),     cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_contradictions), cmocka_unit_test(nothing_is_left_allocated),
+        cmocka_unit_test(test_paper_clients),
+        cmocka_unit_test(test_paper_validation),
+        cmocka_unit_test(test_rule),
+        cmocka_unit_test(test_grades_and_limits),
+        cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_fets),
+        cmocka_unit_test(test_full_table),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_same_patient_by_name),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("partition", tests, NULL, NULL);
 }
