@@ -9,15 +9,21 @@
 
 Only committed rounds are kept: what a run that was killed or still runs has completely written.
 """
+import math
 import os
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # a running simulation has the file open; we only look
 
 import xarray as xr
 
 SWEEP = ("share_fraction", "epsilon", "seed", "select", "mechanism", "algorithm", "mode")
+LAST = 5  # evaluated rounds that a final figure is the mean of
+NAMES = {"all": "all", "topk": "top-k", "random": "random", "svt": "SVT", "exponential": "exponential",
+         "public": "public mask", "svt-as-published": "SVT as published", "laplace": "Laplace", "gaussian": "Gaussian",
+         "dpsgd": "DP-SGD"}
 
 
 @dataclass
@@ -85,3 +91,42 @@ def open_runs(paths, diagnostics=False):
     if parts:
         result.grid, result.grid_reason = _combine(parts)
     return result
+
+
+def run_name(path):
+    """A run's folder is its name."""
+    path = Path(path).absolute()
+    return path.parent.name if path.stem == "results" else path.stem
+
+
+def rule_name(row):
+    """How a run shares: 'SVT+Laplace'."""
+    rule = NAMES.get(row["select"], row["select"])
+    return rule if row["mechanism"] == "none" else rule + "+" + NAMES.get(row["mechanism"], row["mechanism"])
+
+
+def last_mean(values):
+    """Mean over the last evaluated rounds of (round, ...); NaN where there is none."""
+    evaluated = values.dropna("round", how="all").isel(round=slice(-LAST, None))
+    return evaluated.mean("round")
+
+
+def spent(run):
+    """The largest total budget of a hospital; infinity without a guarantee."""
+    total = float(run.data.epsilon_total.isel(round=-1).max())
+    return total if math.isfinite(total) and total > 0 else math.inf
+
+
+def short(number):
+    """12000000.0 -> '1.2e7'"""
+    if number >= 1e4 or number < 1e-2:
+        mantissa, exponent = f"{number:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return f"{number:.3g}"
+
+
+def print_columns(cells):
+    """A list of lines, each a list of texts, in columns."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

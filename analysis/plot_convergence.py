@@ -19,11 +19,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from fedbrats_results import open_runs
+from fedbrats_results import LAST, last_mean, open_runs, print_columns, rule_name, run_name, short, spent
 
-LAST = 5  # evaluated rounds that the final Dice is the mean of
-NAMES = {"all": "all", "topk": "top-k", "random": "random", "svt": "SVT", "exponential": "exponential",
-         "laplace": "Laplace", "gaussian": "Gaussian", "dpsgd": "DP-SGD"}
 MARKERS = "osD^vPX*<>"
 REGION_MARKERS = {"TC": "^", "WT": "s", "ET": "v"}
 COLUMNS = ("run", "mode", "select", "fraction", "mechanism", "epsilon", "rounds", "dice", "TC", "WT", "ET", "bytes",
@@ -31,31 +28,15 @@ COLUMNS = ("run", "mode", "select", "fraction", "mechanism", "epsilon", "rounds"
 HEADINGS = {"epsilon": "eps_total", "dice": f"dice_last{LAST}", "bytes": "bytes/round/hospital"}
 
 
-def short(number):
-    """12000000.0 -> '1.2e7'"""
-    if number >= 1e4 or number < 1e-2:
-        mantissa, exponent = f"{number:.1e}".split("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    return f"{number:.3g}"
-
-
-def last_mean(values):
-    """Mean over the last evaluated rounds of (round, ...); NaN where there is none."""
-    evaluated = values.dropna("round", how="all").isel(round=slice(-LAST, None))
-    return evaluated.mean("round")
-
-
 def summarise(run):
     """The run's row of the table, plus what the figure needs."""
     data = run.data
-    total = float(data.epsilon_total.isel(round=-1).max())
+    total = spent(run)
     regions = last_mean(data.dice)
     sent = data.bytes_sent.where(data.participated == 1)
-    path = Path(run.path).absolute()
-    name = path.parent.name if path.stem == "results" else path.stem  # a run's folder is its name
-    row = dict(run=name, mode=data["mode"].item(), select=data["select"].item(),
+    row = dict(run=run_name(run.path), mode=data["mode"].item(), select=data["select"].item(),
                fraction=data.share_fraction.item(), mechanism=data["mechanism"].item(),
-               epsilon=total if math.isfinite(total) and total > 0 else math.nan, rounds=data.sizes["round"],
+               epsilon=total if math.isfinite(total) else math.nan, rounds=data.sizes["round"],
                dice=float(last_mean(data.dice_mean)), bytes=float(sent.mean()), status=run.status, data=data,
                seed=data.seed.item(), algorithm=data["algorithm"].item())
     row.update({name: float(regions.sel(region=name)) for name in REGION_MARKERS})
@@ -72,10 +53,7 @@ def print_table(rows):
         return {"dice": "%.4f", "TC": "%.4f", "WT": "%.4f", "ET": "%.4f", "bytes": "%.0f", "epsilon": "%.4g"}.get(
             column, "%s") % value
 
-    cells = [[HEADINGS.get(c, c) for c in COLUMNS]] + [[text(row, c) for c in COLUMNS] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
-    for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+    print_columns([[HEADINGS.get(c, c) for c in COLUMNS]] + [[text(row, c) for c in COLUMNS] for row in rows])
 
 
 def label(row, varied):
@@ -83,10 +61,7 @@ def label(row, varied):
     if row["mode"] != "federated":
         parts = [row["mode"]]
     else:
-        rule = NAMES.get(row["select"], row["select"])
-        if row["mechanism"] != "none":
-            rule += "+" + NAMES.get(row["mechanism"], row["mechanism"])
-        parts = [f"{100 * row['fraction']:.4g} %", rule]
+        parts = [f"{100 * row['fraction']:.4g} %", rule_name(row)]
         if not math.isnan(row["epsilon"]):
             parts.append(f"ε = {short(row['epsilon'])}")
         elif row["mechanism"] != "none":
