@@ -101,13 +101,15 @@ def run_name(path):
 
 def rule_name(row):
     """How a run shares: 'SVT+Laplace'."""
+    if row["mechanism"] == "dpsgd" and row["select"] == "all":
+        return NAMES["dpsgd"]
     rule = NAMES.get(row["select"], row["select"])
     return rule if row["mechanism"] == "none" else rule + "+" + NAMES.get(row["mechanism"], row["mechanism"])
 
 
-def last_mean(values):
+def last_mean(values, last=LAST):
     """Mean over the last evaluated rounds of (round, ...); NaN where there is none."""
-    evaluated = values.dropna("round", how="all").isel(round=slice(-LAST, None))
+    evaluated = values.dropna("round", how="all").isel(round=slice(-last, None))
     return evaluated.mean("round")
 
 
@@ -122,7 +124,7 @@ def short(number):
     if number >= 1e4 or number < 1e-2:
         mantissa, exponent = f"{number:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    return f"{number:.3g}"
+    return f"{number:.4g}"
 
 
 def print_columns(cells):
