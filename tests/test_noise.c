@@ -1,33 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Noise against its closed form, with fixed keys, so that a verdict never changes by chance. Statistics are judged at
- * 1e-6, two-sided |z| < 4.892, and every one is shown to reject a scale that is wrong by 1 %.
+ * 1e-6, and each is shown to reject a scale that is wrong by 1 % and wrong signs. On scripted bits the tables are read
+ * back exactly.
  */
 #include "core/file.h"
-#include "privacy/noise.h"
-#include "testing.h"
+#include "privacy/alias.h"
+#include "statistics.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DRAWS = 2000000, BINS_MAX = 64 };
+enum { MANY = 10000000, DRAWS = 2000000, REACH_DRAWS = 1000000 };
 
-static const double Z_TWO_SIDED = 4.8916, Z_ONE_SIDED = 4.7534; /* of 1e-6 */
 static const double scales[] = {0.3, 1.0, 17.5, 1e6, 1e12};
 enum { SCALES = sizeof scales / sizeof scales[0] };
-
-static fb_noise *make_noise(uint64_t seed)
-{
-    uint8_t key[FB_KEY_BYTES];
-    fb_noise *noise = NULL;
-    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
-    must(fb_noise_create(key, &noise));
-    fb_noise_seek(noise, &(fb_noise_address){.purpose = FB_NOISE_ANSWER});
-    return noise;
-}
 
 /* x (DRAWS), owned by the caller */
 static int64_t *make_draws(double scale, uint64_t seed)
@@ -44,110 +33,65 @@ static int64_t *make_draws(double scale, uint64_t seed)
     return x;
 }
 
-/* P(X <= x) of the discrete Laplace */
-static double distribution(double scale, int64_t x)
+/* --- the law --- */
+
+/* Adds x as a uniform number, were x discrete Laplace: P(X <= x) = exp(x / s) / (1 + a) below 0, mirrored above. */
+static void add_laplace(uniform_sample *sample, double scale, double a, int64_t x)
 {
+    const double u = randomise(sample), at = exp(-fabs((double)x) / scale) / (1.0 + a); /* P(X <= -|x|) */
+    if (x == 0)
+        add_uniform(sample, a / (1.0 + a) + u * (1.0 - a) / (1.0 + a));
+    else
+        add_uniform(sample, x < 0 ? at * (a + u * (1.0 - a)) : 1.0 - at * (a + u * (1.0 - a)));
+}
+
+typedef enum fault { SOUND, SCALE_HIGH, SCALE_LOW, SIGN_LOST, SIGN_BIASED, ZERO_TWICE } fault;
+
+/* Statistics of n draws, changed by the fault, against the law of `scale`. */
+static verdict judge_laplace(double scale, fault f, int n, uint64_t seed)
+{
+    fb_laplace *laplace = NULL;
+    fb_noise *noise = make_noise(seed);
+    uniform_sample sample = make_sample();
     const double a = exp(-1.0 / scale);
-    if (x < 0)
-        return exp((double)x / scale) / (1.0 + a);
-    return 1.0 - exp(-((double)x + 1.0) / scale) / (1.0 + a);
-}
-
-/* The least x with P(X <= x) >= p, in p < 1/2 */
-static int64_t lower_quantile(double scale, double p)
-{
-    const double a = exp(-1.0 / scale);
-    int64_t x = (int64_t)ceil(scale * log(p * (1.0 + a)));
-    x = x > 0 ? 0 : x;
-    while (x < 0 && distribution(scale, x) < p)
-        x++;
-    return x;
-}
-
-/* Bins between the quantiles below, mirrored; bin b is upper[b - 1] < x <= upper[b]. */
-static int make_bins(double scale, int64_t upper[BINS_MAX])
-{
-    static const double p[] = {1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.06, 0.1,  0.13, 0.16, 0.2,
-                               0.23, 0.26, 0.3,  0.33, 0.36, 0.4,  0.43, 0.46, 0.49};
-    int bins = 0;
-    for (size_t i = 0; i < sizeof p / sizeof p[0]; i++) {
-        const int64_t x = lower_quantile(scale, p[i]);
-        if (x < 0 && (bins == 0 || x > upper[bins - 1]))
-            upper[bins++] = x;
+    must(fb_laplace_create(scale * (f == SCALE_HIGH ? 1.01 : f == SCALE_LOW ? 0.99 : 1.0), &laplace));
+    for (int i = 0; i < n; i++) {
+        int64_t x = fb_laplace_draw(laplace, noise);
+        if (f == SIGN_LOST || (f == SIGN_BIASED && i % 64 == 0)) /* as an OR with other bits would do */
+            x = llabs(x);
+        if (f == ZERO_TWICE && randomise(&sample) < (1.0 - a) / 2.0) /* (minus, 0) accepted */
+            x = 0;
+        add_laplace(&sample, scale, a, x);
     }
-    for (int i = bins - 1; i >= 0; i--)
-        upper[bins + (bins - 1 - i)] = -upper[i] - 1; /* x <= -u - 1 mirrors x > u */
-    bins *= 2;
-    upper[bins++] = INT64_MAX;
-    return bins;
-}
-
-static int find_bin(const int64_t *upper, int bins, int64_t x)
-{
-    int low = 0, high = bins - 1;
-    while (low < high) {
-        const int middle = (low + high) / 2;
-        if (x <= upper[middle])
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
-}
-
-/* Chi-square of the draws against the law of `scale`, as a standard normal (Wilson & Hilferty). */
-static double chi_square_z(const int64_t *x, double scale)
-{
-    int64_t upper[BINS_MAX], count[BINS_MAX] = {0};
-    const int bins = make_bins(scale, upper);
-    for (int i = 0; i < DRAWS; i++)
-        count[find_bin(upper, bins, x[i])]++;
-    double statistic = 0.0, below = 0.0;
-    for (int b = 0; b < bins; b++) {
-        const double up_to = b == bins - 1 ? 1.0 : distribution(scale, upper[b]);
-        const double expected = DRAWS * (up_to - below), off = (double)count[b] - expected;
-        assert_true(expected > 5.0);
-        statistic += off * off / expected;
-        below = up_to;
-    }
-    const double v = 2.0 / (9.0 * (bins - 1));
-    return (cbrt(statistic / (bins - 1)) - (1.0 - v)) / sqrt(v);
-}
-
-/* Mean of |x|, the sufficient statistic of the scale, as a standard normal under the law of `scale`. */
-static double scale_z(const int64_t *x, double scale)
-{
-    const double a = exp(-1.0 / scale), b = -expm1(-1.0 / scale); /* b = 1 - a */
-    const double mean = 2.0 * a / (b * (1.0 + a)), square = 2.0 * a / (b * b);
-    double sum = 0.0;
-    for (int i = 0; i < DRAWS; i++)
-        sum += fabs((double)x[i]);
-    return (sum / DRAWS - mean) / sqrt((square - mean * mean) / DRAWS);
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+    return judge(&sample);
 }
 
 static void test_distribution(void **state)
 {
     (void)state;
-    for (int i = 0; i < SCALES; i++) {
-        int64_t *x = make_draws(scales[i], 100 + (uint64_t)i);
-        const double chi = chi_square_z(x, scales[i]), mean = scale_z(x, scales[i]);
-        FB_FREE(x);
-        if (chi > Z_ONE_SIDED || fabs(mean) > Z_TWO_SIDED)
-            fail_msg("scale %g: z of chi-square %g, of the mean magnitude %g", scales[i], chi, mean);
-    }
+    for (int i = 0; i < SCALES; i++)
+        must_pass(judge_laplace(scales[i], SOUND, MANY, 100 + (uint64_t)i), "laplace", scales[i]);
 }
 
 static void test_one_percent_is_rejected(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2 * SCALES; i++) {
-        const double scale = scales[i / 2], wrong = scale * (i % 2 ? 1.01 : 0.99);
-        int64_t *x = make_draws(wrong, 200 + (uint64_t)i);
-        const double chi = chi_square_z(x, scale), mean = scale_z(x, scale);
-        FB_FREE(x);
-        if (chi < Z_ONE_SIDED || fabs(mean) < Z_TWO_SIDED)
-            fail_msg("scale %g for %g passes: z of chi-square %g, of the mean magnitude %g", wrong, scale, chi, mean);
+    for (int i = 0; i < SCALES; i++)
+        must_be_rejected(judge_laplace(scales[i], i % 2 ? SCALE_HIGH : SCALE_LOW, MANY, 200 + (uint64_t)i), "scale",
+                         scales[i]);
+}
+
+static void test_sign_errors_are_rejected(void **state)
+{
+    (void)state;
+    for (int i = 1; i < SCALES; i++) {
+        must_be_rejected(judge_laplace(scales[i], SIGN_LOST, DRAWS, 210 + (uint64_t)i), "sign lost", scales[i]);
+        must_be_rejected(judge_laplace(scales[i], SIGN_BIASED, DRAWS, 220 + (uint64_t)i), "sign biased", scales[i]);
     }
+    for (int i = 0; i < 3; i++)
+        must_be_rejected(judge_laplace(scales[i], ZERO_TWICE, DRAWS, 230 + (uint64_t)i), "zero twice", scales[i]);
 }
 
 /* Zero keeps (1 - a) / (1 + a): a sign without rejection would give 1 - a. */
@@ -201,6 +145,181 @@ static void test_bits_are_independent(void **state)
         assert_true(fabs(agree / DRAWS - 0.5) < Z_TWO_SIDED * 0.5 / sqrt(DRAWS));
     }
     FB_FREE(x);
+}
+
+/* --- scripted bits --- */
+
+enum { DIGIT_VALUES = 256, TIE_BYTES = 7, TIE_BITS = 56 };
+
+/* A draw from pairs (slot, high) for each digit, with those of digit j given. Returns digit j; *tied: more bits were
+ * read. */
+static int scripted_digit(const fb_laplace *laplace, int digits, int j, fb_noise *noise, int pair, uint64_t tie,
+                          int *tied)
+{
+    for (int k = 0; k < digits; k++)
+        rescript(noise, 2 * (size_t)k, 2, 0xFC00); /* slot 0 and a high byte that does not tie */
+    rescript(noise, 2 * (size_t)digits, 1, 0);     /* plus */
+    rescript(noise, 2 * (size_t)j, 2, (uint64_t)pair);
+    const uint64_t x = (uint64_t)fb_laplace_draw(laplace, noise);
+    *tied = noise->position != 2 * (size_t)digits + 1;
+    if (!*tied)
+        return (int)(x >> 8 * j & 255);
+    rescript(noise, 2 * (size_t)j + 2, TIE_BYTES, tie);
+    return (int)((uint64_t)fb_laplace_draw(laplace, noise) >> 8 * j & 255);
+}
+
+/* Exact probabilities of digit j in units of 2^-72: all pairs, and where the bytes tie the cut by bisection. */
+static void read_digit(double scale, int digits, int j, fb_wide weight[DIGIT_VALUES])
+{
+    fb_laplace *laplace = NULL;
+    fb_noise *noise = make_noise(1);
+    int tied;
+    must(fb_laplace_create(scale, &laplace));
+    for (int i = 0; i < DIGIT_VALUES; i++)
+        weight[i] = 0;
+    for (int pair = 0; pair < 1 << 16; pair++) {
+        const int slot = pair & 255, other = scripted_digit(laplace, digits, j, noise, pair, UINT64_MAX, &tied);
+        uint64_t cut = 0;
+        for (int bit = TIE_BITS - 1; tied && bit >= 0; bit--) {
+            const uint64_t below = cut + (UINT64_C(1) << bit);
+            cut = scripted_digit(laplace, digits, j, noise, pair, below - 1, &tied) == slot ? below : cut;
+        }
+        weight[slot] += cut;
+        weight[other] += (UINT64_C(1) << TIE_BITS) - cut;
+    }
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+}
+
+/* Total variation between the weights and a geometric digit of ratio exp(-256^j / scale). */
+static long double digit_distance(const fb_wide weight[DIGIT_VALUES], double scale, int j)
+{
+    const long double t = ldexpl(1.0L, 8 * j) / (long double)scale;
+    const long double first = expm1l(-t) / expm1l(-256.0L * t);
+    long double sum = 0.0L;
+    for (int i = 0; i < DIGIT_VALUES; i++)
+        sum += fabsl(ldexpl((long double)weight[i], -72) - first * expl(-(long double)i * t));
+    return sum / 2.0L;
+}
+
+/* The sampler's law, read back from its bits, is as near to the discrete Laplace as noise.c derives: 15 units of 2^-64
+ * a digit; a scale wrong by 2^-40 is not. */
+static void test_enumeration(void **state)
+{
+    (void)state;
+    static const struct {
+        double scale;
+        int digits;
+    } cases[] = {{0.3, 1}, {1.0, 1}, {5.0, 1}, {17.5, 2}, {1e6, 4}};
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        for (int j = 0; j < cases[c].digits; j++) {
+            fb_wide weight[DIGIT_VALUES], sum = 0;
+            read_digit(cases[c].scale, cases[c].digits, j, weight);
+            for (int i = 0; i < DIGIT_VALUES; i++)
+                sum += weight[i];
+            assert_true(sum == (fb_wide)1 << 72);
+            const long double right = digit_distance(weight, cases[c].scale, j);
+            const long double wrong = digit_distance(weight, cases[c].scale * (1.0 + 0x1p-40), j);
+            if (right > 15 * 0x1p-64L || (wrong <= 15 * 0x1p-64L && j < cases[c].digits - 1))
+                fail_msg("scale %g, digit %d: %Lg units, %Lg with a wrong scale", cases[c].scale, j, right * 0x1p64L,
+                         wrong * 0x1p64L);
+        }
+    }
+}
+
+/* The sign byte: its lowest bit; (minus, 0) is drawn again. */
+static void test_scripted_sign(void **state)
+{
+    (void)state;
+    fb_laplace *laplace = NULL;
+    fb_noise *noise = make_noise(1);
+    const uint8_t bytes[] = {3, 1, 0x00, 3, 1, 0xFF, 0, 1, 0x01, 5, 1, 0x81, 0, 1, 0xFE};
+    must(fb_laplace_create(5.0, &laplace)); /* one digit; slots 3 and 5 hold themselves at high byte 1 */
+    script(noise, bytes, sizeof bytes);
+    assert_int_equal(fb_laplace_draw(laplace, noise), 3);
+    assert_int_equal(fb_laplace_draw(laplace, noise), -3);
+    assert_int_equal(fb_laplace_draw(laplace, noise), -5); /* after a (minus, 0) */
+    assert_int_equal(fb_laplace_draw(laplace, noise), 0);
+    assert_int_equal(noise->position, sizeof bytes);
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+}
+
+/* --- what an output gives away --- */
+
+/* Every residue of 2^8 grid steps occurs as often as the others: no bit of an answer is fixed. */
+static void test_residues(void **state)
+{
+    (void)state;
+    int64_t *x = make_draws(1e6, 700), count[256] = {0};
+    for (int i = 0; i < DRAWS; i++) {
+        const double value = ldexp((double)(x[i] + 12345), -31); /* as it is released, on the grid 2^-31 */
+        const int64_t steps = llrint(ldexp(value, 31));
+        assert_true(ldexp((double)steps, -31) == value);
+        count[(steps % 256 + 256) % 256]++;
+    }
+    FB_FREE(x);
+    double statistic = 0.0;
+    for (int i = 0; i < 256; i++)
+        statistic += ((double)count[i] - DRAWS / 256.0) * ((double)count[i] - DRAWS / 256.0) / (DRAWS / 256.0);
+    const double v = 2.0 / (9.0 * 255.0);
+    assert_true((cbrt(statistic / 255.0) - (1.0 - v)) / sqrt(v) < Z_ONE_SIDED);
+}
+
+/* The attack of Mironov 2012: whether an output y can come from the input b at all. Of 1e6 outputs for the input a, how
+ * many cannot come from b. */
+static int count_distinguished(int64_t a, int64_t b, uint64_t seed)
+{
+    enum { DIGITS = 4 };
+    static const double scale = 1e6;
+    fb_wide weight[DIGITS][DIGIT_VALUES];
+    fb_laplace *laplace = NULL;
+    fb_noise *noise = make_noise(seed);
+    int distinguished = 0;
+    must(fb_laplace_create(scale, &laplace));
+    for (int j = 0; j < DIGITS; j++)
+        read_digit(scale, DIGITS, j, weight[j]);
+    for (int i = 0; i < REACH_DRAWS; i++) {
+        const uint64_t needed = (uint64_t)llabs(a + fb_laplace_draw(laplace, noise) - b);
+        int reachable = needed >> 8 * DIGITS == 0;
+        for (int j = 0; j < DIGITS; j++)
+            reachable &= weight[j][needed >> 8 * j & 255] != 0;
+        distinguished += !reachable;
+    }
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+    return distinguished;
+}
+
+/* Textbook noise, -scale ln(k 2^-53) in doubles: is there a k near the one that the output implies? */
+static int float_reaches(double output, double input, double scale)
+{
+    const double middle = exp(-fabs(output - input) / scale) * 0x1p53;
+    for (double k = floor(middle) - 8.0; k <= middle + 8.0; k += 1.0) {
+        const double noise = -scale * log(k * 0x1p-53);
+        if (k > 0.0 && (input + noise == output || input - noise == output))
+            return 1;
+    }
+    return 0;
+}
+
+static void test_reachability(void **state)
+{
+    (void)state;
+    enum { FLOAT_DRAWS = 10000 };
+    assert_int_equal(count_distinguished(0, 100000, 800), 0);
+    assert_int_equal(count_distinguished(100000, 0, 801), 0);
+    fb_noise *noise = make_noise(802);
+    int known = 0, distinguished = 0;
+    for (int i = 0; i < FLOAT_DRAWS; i++) {
+        const double uniform = (double)((fb_noise_word(noise) >> 11) + 1) * 0x1p-53;
+        const double output = 0.0 - 4.0 * log(uniform);
+        known += float_reaches(output, 0.0, 4.0);
+        distinguished += !float_reaches(output, 1.0, 4.0);
+    }
+    fb_noise_destroy(&noise);
+    assert_int_equal(known, FLOAT_DRAWS); /* the attack finds what was there */
+    assert_true(distinguished > FLOAT_DRAWS / 3);
 }
 
 static void test_extreme_scales(void **state)
@@ -272,6 +391,40 @@ static void test_addresses_are_distinct(void **state)
     for (int i = 0; i < 2 * ADDRESSES * PREFIX; i++)
         for (int k = 0; k < i; k++)
             assert_int_not_equal(x[i], x[k]);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Streams of 13 hospitals and 40 rounds: nothing in common, and none correlated with the next. By chance two of 33,280
+ * draws are equal with probability 2^-22. */
+static void test_streams_are_independent(void **state)
+{
+    (void)state;
+    enum { HOSPITALS = 13, ROUNDS = 40, STREAMS = HOSPITALS * ROUNDS, ALL = STREAMS * PREFIX };
+    int64_t *x = NULL;
+    double product = 0.0;
+    must(FB_ALLOC(x, ALL, "draws"));
+    for (uint32_t hospital = 0; hospital < HOSPITALS; hospital++) {
+        uint8_t key[FB_KEY_BYTES];
+        fb_noise *noise = NULL;
+        must(fb_key_make(FB_KEY_SEED, 7, NULL, hospital, key));
+        must(fb_noise_create(key, &noise));
+        for (uint32_t round = 0; round < ROUNDS; round++)
+            draw_prefix(noise, &(fb_noise_address){.round = round, .purpose = FB_NOISE_ANSWER},
+                        &x[(hospital * ROUNDS + round) * PREFIX]);
+        fb_noise_destroy(&noise);
+    }
+    for (int i = PREFIX; i < ALL; i++)
+        product += ldexp((double)x[i], -50) * ldexp((double)x[i - PREFIX], -50) / 2.0; /* 2: the variance */
+    assert_true(fabs(product) < 5.0 * sqrt(ALL - PREFIX));
+    qsort(x, ALL, sizeof *x, compare);
+    for (int i = 1; i < ALL; i++)
+        assert_true(x[i] != x[i - 1]);
+    FB_FREE(x);
 }
 
 static void test_repeatable(void **state)
@@ -376,11 +529,17 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_one_percent_is_rejected),
+        cmocka_unit_test(test_sign_errors_are_rejected),
         cmocka_unit_test(test_zero),
         cmocka_unit_test(test_no_correlation),
         cmocka_unit_test(test_bits_are_independent),
+        cmocka_unit_test(test_enumeration),
+        cmocka_unit_test(test_scripted_sign),
+        cmocka_unit_test(test_residues),
+        cmocka_unit_test(test_reachability),
         cmocka_unit_test(test_extreme_scales),
         cmocka_unit_test(test_addresses_are_distinct),
+        cmocka_unit_test(test_streams_are_independent),
         cmocka_unit_test(test_repeatable),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_key_file),
