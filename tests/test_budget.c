@@ -2,6 +2,8 @@
  *
  * The budget of a round: sensitivities, scales, sums and refusals, against the formulas written out.
  */
+#include "privacy/gauss.h"
+#include "privacy/gumbel.h"
 #include "privacy/mechanism.h"
 #include "testing.h"
 
@@ -166,22 +168,191 @@ static void test_other_selections(void **state)
     assert_true(b.scale_answer == 0.0 && b.clip_grid == 0 && isinf(b.epsilon_round));
 }
 
+enum { SELECTS = FB_SELECT_SVT_AS_PUBLISHED + 1, MECHANISMS = FB_MECHANISM_DPSGD + 1 };
+
+/* The table of mechanism.h in one letter each: - no such combination, n no guarantee, h hospital, p patient. */
+static const char expected_table[SELECTS][MECHANISMS + 1] = {[FB_SELECT_ALL] = "nhhp",
+                                                             [FB_SELECT_TOPK] = "nnnp",
+                                                             [FB_SELECT_RANDOM] = "nhhp",
+                                                             [FB_SELECT_SVT] = "nhh-",
+                                                             [FB_SELECT_PUBLIC] = "nhhp",
+                                                             [FB_SELECT_EXPONENTIAL] = "nhh-",
+                                                             [FB_SELECT_SVT_AS_PUBLISHED] = "-n--"};
+
 static void test_guarantees(void **state)
 {
     (void)state;
-    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
-        for (int mechanism = FB_MECHANISM_NONE; mechanism <= FB_MECHANISM_LAPLACE; mechanism++) {
+    for (int select = 0; select < SELECTS; select++) {
+        for (int mechanism = 0; mechanism < MECHANISMS; mechanism++) {
+            const char letter = expected_table[select][mechanism];
             const fb_guarantee *g = fb_guarantee_find((fb_select)select, (fb_mechanism)mechanism);
-            const int formal = mechanism == FB_MECHANISM_LAPLACE && select != FB_SELECT_TOPK;
-            assert_non_null(g);
-            assert_int_equal(g->formal, formal);
-            assert_string_equal(g->unit, formal ? "hospital" : "none");
-            assert_string_equal(g->neighbours, formal ? "replace-one" : "none");
+            assert_true((g == NULL) == (letter == '-'));
+            if (!g)
+                continue;
+            assert_int_equal(g->formal, letter != 'n');
+            assert_string_equal(g->unit, letter == 'n' ? "none" : letter == 'h' ? "hospital" : "patient");
+            assert_string_equal(g->neighbours, letter == 'n'   ? "none"
+                                               : letter == 'h' ? "replace-one"
+                                                               : "add/remove one");
             assert_true(strlen(g->reason) > 10);
         }
     }
-    assert_null(fb_guarantee_find((fb_select)4, FB_MECHANISM_NONE));
-    assert_null(fb_guarantee_find(FB_SELECT_ALL, (fb_mechanism)2));
+    assert_null(fb_guarantee_find((fb_select)SELECTS, FB_MECHANISM_NONE));
+    assert_null(fb_guarantee_find(FB_SELECT_ALL, (fb_mechanism)MECHANISMS));
+    assert_non_null(strstr(fb_guarantee_find(FB_SELECT_PUBLIC, FB_MECHANISM_LAPLACE)->reason, "previous global model"));
+    assert_non_null(strstr(fb_guarantee_find(FB_SELECT_SVT_AS_PUBLISHED, FB_MECHANISM_LAPLACE)->reason, "factor c"));
+}
+
+/* --- what the accountants are told --- */
+
+static const fb_event *event_of(const fb_budget *budget, fb_event_kind kind)
+{
+    const fb_event *found = NULL;
+    for (int i = 0; i < budget->event_count; i++)
+        if (budget->events[i].kind == kind)
+            found = &budget->events[i];
+    assert_non_null(found);
+    assert_true(found->rate == 1.0);
+    return found;
+}
+
+/* The answers of Laplace: scale, sensitivity 2 C, once for each of c. A missing c, or sensitivity C, would show. */
+static void test_events_of_laplace(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    const double c = 117685.0, clip = 858993.0;
+    const fb_select selects[] = {FB_SELECT_RANDOM, FB_SELECT_PUBLIC, FB_SELECT_SVT, FB_SELECT_EXPONENTIAL};
+    for (int i = 0; i < 4; i++) {
+        spec.select = selects[i];
+        const fb_budget b = plan(&spec, PAPER_N);
+        const fb_event *answers = event_of(&b, FB_EVENT_LAPLACE);
+        assert_true(b.event_count == (i < 2 ? 1 : 2) && b.relation == FB_REPLACE_ONE);
+        assert_true(answers->count == b.count && answers->scale == b.scale_answer && answers->tv == 0x1p-57);
+        assert_close(answers->sensitivity, 2.0 * clip);
+        assert_close(c * answers->sensitivity / answers->scale, 4.0);
+    }
+    spec.select = FB_SELECT_SVT;
+    fb_budget b = plan(&spec, PAPER_N);
+    assert_close(event_of(&b, FB_EVENT_PURE)->epsilon, 0.5 + 2.0 + b.epsilon_rounding);
+    assert_int_equal(event_of(&b, FB_EVENT_PURE)->count, 1);
+    spec.select = FB_SELECT_TOPK;
+    assert_int_equal(plan(&spec, PAPER_N).event_count, 0);
+    spec.select = FB_SELECT_SVT_AS_PUBLISHED;
+    assert_int_equal(plan(&spec, PAPER_N).event_count, 0);
+}
+
+static void test_exponential_budget(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    spec.select = FB_SELECT_EXPONENTIAL;
+    const double c = 117685.0;
+    const fb_budget b = plan(&spec, PAPER_N);
+    const fb_event *peeling = event_of(&b, FB_EVENT_BOUNDED_RANGE);
+    assert_int_equal(peeling->count, b.count);
+    assert_close(peeling->epsilon, 2.0 / c);
+    assert_close(peeling->tv * c, PAPER_N * FB_GUMBEL_TV_PER_DRAW);
+    assert_close(b.epsilon_round, 2.0 + 4.0);
+    assert_true(b.epsilon_threshold == 0.0 && b.scale_query == 0.0 && b.epsilon_rounding == 0.0);
+    assert_close(fb_budget_selection_signal(&b), 1.0 / c);
+    spec.mechanism = FB_MECHANISM_GAUSSIAN;
+    spec.clip_norm = 0.01;
+    spec.noise_multiplier = 1.0;
+    const fb_budget mixed = plan(&spec, PAPER_N);
+    assert_true(mixed.event_count == 2 && mixed.clip_grid == 858993 && mixed.grid_log2 == -36);
+    assert_true(event_of(&mixed, FB_EVENT_BOUNDED_RANGE)->epsilon == peeling->epsilon);
+    assert_true(isnan(mixed.epsilon_round) && isnan(mixed.delta_round));
+}
+
+static void test_selection_signal(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    fb_budget b = plan(&spec, PAPER_N);
+    assert_close(fb_budget_selection_signal(&b), 2.0 / (2.0 * 117685.0)); /* e_query / 2 c */
+    spec.select = FB_SELECT_RANDOM;
+    b = plan(&spec, PAPER_N);
+    assert_true(isnan(fb_budget_selection_signal(&b)));
+}
+
+static fb_release_spec gaussian_spec(void)
+{
+    return (fb_release_spec){.select = FB_SELECT_RANDOM,
+                             .fraction = 0.5,
+                             .mechanism = FB_MECHANISM_GAUSSIAN,
+                             .clip = INFINITY,
+                             .clip_norm = 0.75,
+                             .noise_multiplier = 3.0,
+                             .participants = 10};
+}
+
+static void test_gaussian_budget(void **state)
+{
+    (void)state;
+    fb_release_spec spec = gaussian_spec();
+    const double clip = 0.75 * 0x1p30;
+    for (int trust = FB_TRUST_LOCAL; trust <= FB_TRUST_CENTRAL; trust++) {
+        spec.trust = (fb_trust)trust;
+        const fb_budget b = plan(&spec, 1000);
+        const fb_event *event = event_of(&b, FB_EVENT_GAUSSIAN);
+        const double shares = trust == FB_TRUST_SECAGG ? 10.0 : 1.0;
+        assert_true(b.grid_log2 == -30 && b.clip_norm_grid == (int64_t)clip && b.clip_grid == 0);
+        assert_true(b.sigma >= 3.0 * clip && event->scale == b.sigma && event->count == 1 && b.event_count == 1);
+        assert_close(b.sigma, 3.0 * clip);
+        assert_close(event->sensitivity, 2.0 * clip); /* replacing a hospital, not adding one */
+        assert_close(event->tv, 500.0 * shares * 0x1p-57);
+        assert_close(event->tv_continuous, 500.0 * fb_gauss_tv_continuous(b.sigma));
+        assert_true(isnan(b.epsilon_round) && isnan(b.delta_round) && b.relation == FB_REPLACE_ONE);
+        if (trust == FB_TRUST_SECAGG) /* never less together than sigma */
+            assert_true(b.sigma_share * b.sigma_share * 10.0 >= b.sigma * b.sigma);
+        assert_close(b.sigma_share + 1.0, 1.0 + (trust == FB_TRUST_LOCAL    ? b.sigma
+                                                 : trust == FB_TRUST_SECAGG ? b.sigma / sqrt(10.0)
+                                                                            : 0.0));
+    }
+    for (int e = -20; e <= 20; e++) {
+        spec.clip_norm = ldexp(1.0, e);
+        const fb_budget b = plan(&spec, 1000);
+        assert_int_equal(b.grid_log2, e - 29 > -40 ? e - 29 : -40);
+        assert_true(ldexp((double)b.clip_norm_grid, b.grid_log2) == spec.clip_norm);
+    }
+}
+
+/* The noise of dpsgd is in the training: nothing to charge here. */
+static void test_dpsgd_budget(void **state)
+{
+    (void)state;
+    const fb_release_spec spec = {
+        .select = FB_SELECT_TOPK, .fraction = 0.1, .mechanism = FB_MECHANISM_DPSGD, .clip = INFINITY};
+    const fb_budget b = plan(&spec, 100);
+    assert_true(b.relation == FB_ADD_REMOVE && b.event_count == 0 && b.count == 10 && b.clip_grid == 0);
+    assert_true(isnan(b.epsilon_round) && isnan(b.delta_round));
+}
+
+/* The printed sensitivity 2 C, and an answer noise that does not know c. */
+static void test_budget_as_published(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    const double c = 117685.0, clip = 858993.0;
+    spec.select = FB_SELECT_SVT_AS_PUBLISHED;
+    const fb_budget b = plan(&spec, PAPER_N);
+    assert_close(b.scale_threshold, 2.0 * clip / 0.5);
+    assert_close(b.scale_query, 4.0 * c * clip / 2.0);
+    assert_close(b.scale_answer, 2.0 * clip / 4.0);
+    assert_true(isinf(b.epsilon_round) && b.delta_round == 0.0);
+}
+
+/* Laplace noise of the server on the sum: that of one hospital. */
+static void test_central_laplace(void **state)
+{
+    (void)state;
+    fb_release_spec spec = svt_spec();
+    spec.select = FB_SELECT_RANDOM;
+    const fb_budget local = plan(&spec, 100);
+    spec.trust = FB_TRUST_CENTRAL;
+    const fb_budget central = plan(&spec, 100);
+    assert_memory_equal(&local, &central, sizeof local);
 }
 
 /* --- refusals --- */
@@ -238,6 +409,66 @@ static void test_refused_values(void **state)
     }
 }
 
+static void test_refused_gaussian(void **state)
+{
+    (void)state;
+    static const refusal refusals[] = {
+        {FIELD(clip_norm), 0.0, "privacy.clip_norm = 0: privacy.mechanism = gaussian needs"},
+        {FIELD(clip_norm), NAN, "privacy.clip_norm = nan"},
+        {FIELD(clip_norm), 0x1p-21, "[2^-20, 2^20]"},
+        {FIELD(clip_norm), INFINITY, "privacy.clip_norm = inf"},
+        {FIELD(noise_multiplier), 0.0, "privacy.noise_multiplier = 0: must be finite and above 0"},
+        {FIELD(noise_multiplier), NAN, "privacy.noise_multiplier = nan"},
+        {FIELD(noise_multiplier), INFINITY, "privacy.noise_multiplier = inf"},
+        {FIELD(noise_multiplier), 0x1p30, "2^56]; lower it"},
+        {FIELD(noise_multiplier), 0x1p-40, "2^56]; raise it"},
+        {FIELD(clip), 1e-10, "is less than a step of the grid"},
+        {FIELD(clip), 0.0, "privacy.clip = 0: must be above 0"},
+    };
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+        fb_release_spec spec = gaussian_spec();
+        memcpy((char *)&spec + refusals[i].field, &refusals[i].value, sizeof refusals[i].value);
+        assert_refused(&spec, PAPER_N, refusals[i].message);
+    }
+    fb_release_spec spec = gaussian_spec();
+    spec.select = FB_SELECT_EXPONENTIAL;
+    spec.epsilon_query = 1.0;
+    assert_refused(&spec, 100,
+                   "privacy.clip = inf: with privacy.mechanism = gaussian and sharing.select = exponential");
+    spec.clip = 1.0;
+    spec.epsilon_query = 0.0;
+    assert_refused(&spec, 100, "privacy.epsilon_query = 0: must be finite and above 0");
+    spec.epsilon_query = 1e-9;
+    assert_refused(&spec, 100, "choose sharing.select = random, which costs nothing");
+    spec.epsilon_query = 1e9;
+    assert_refused(&spec, 100, "it must lie in [1, 2^60]; lower it");
+}
+
+static void test_refused_trust(void **state)
+{
+    (void)state;
+    fb_release_spec spec = gaussian_spec();
+    spec.trust = FB_TRUST_SECAGG;
+    spec.participants = 0;
+    assert_refused(&spec, 100, "privacy.trust = secagg with 0 hospitals");
+    spec.participants = 1 << 30;
+    spec.noise_multiplier = 0x1p-20;
+    assert_refused(&spec, 100, "it must lie in [16, 2^56]; raise it");
+    spec = gaussian_spec();
+    spec.trust = FB_TRUST_CENTRAL;
+    spec.select = FB_SELECT_TOPK;
+    assert_refused(&spec, 100, "privacy.trust = central with sharing.select = topk: a sum needs the same coordinates");
+    spec = svt_spec();
+    spec.trust = FB_TRUST_CENTRAL;
+    assert_refused(&spec, 100, "privacy.trust = central with sharing.select = svt");
+    spec.select = FB_SELECT_RANDOM;
+    spec.trust = FB_TRUST_SECAGG;
+    spec.participants = 3;
+    assert_refused(&spec, 100, "a sum of discrete Laplace variables is not one");
+    spec.mechanism = FB_MECHANISM_NONE;
+    assert_refused(&spec, 100, "privacy.trust = secagg with privacy.mechanism = none");
+}
+
 static void test_refused_combinations(void **state)
 {
     (void)state;
@@ -246,11 +477,15 @@ static void test_refused_combinations(void **state)
     assert_refused(&spec, INT64_C(1) << 32, "4294967296 parameters");
     spec.select = FB_SELECT_ALL;
     assert_refused(&spec, PAPER_N, "sharing.select = all, which shares every coordinate");
-    spec.select = (fb_select)4;
+    spec.select = (fb_select)99;
     assert_refused(&spec, PAPER_N, "no such combination");
+    spec.select = FB_SELECT_SVT_AS_PUBLISHED;
+    spec.mechanism = FB_MECHANISM_GAUSSIAN;
+    assert_refused(&spec, PAPER_N,
+                   "sharing.select = svt-as-published (6) with privacy.mechanism = gaussian (2): there is");
     spec = svt_spec();
-    spec.mechanism = (fb_mechanism)2;
-    assert_refused(&spec, PAPER_N, "no such combination");
+    spec.mechanism = FB_MECHANISM_DPSGD;
+    assert_refused(&spec, PAPER_N, "the update is private already");
     spec.mechanism = FB_MECHANISM_NONE;
     spec.clip = INFINITY;
     spec.threshold = INFINITY;
@@ -263,8 +498,12 @@ int main(void)
         cmocka_unit_test(test_count_is_the_ceiling), cmocka_unit_test(test_grid),
         cmocka_unit_test(test_scales_and_sums),      cmocka_unit_test(test_metamorphic),
         cmocka_unit_test(test_other_selections),     cmocka_unit_test(test_guarantees),
-        cmocka_unit_test(test_refused_values),       cmocka_unit_test(test_refused_combinations),
-        cmocka_unit_test(nothing_is_left_allocated),
+        cmocka_unit_test(test_events_of_laplace),    cmocka_unit_test(test_exponential_budget),
+        cmocka_unit_test(test_selection_signal),     cmocka_unit_test(test_gaussian_budget),
+        cmocka_unit_test(test_dpsgd_budget),         cmocka_unit_test(test_budget_as_published),
+        cmocka_unit_test(test_central_laplace),      cmocka_unit_test(test_refused_values),
+        cmocka_unit_test(test_refused_gaussian),     cmocka_unit_test(test_refused_trust),
+        cmocka_unit_test(test_refused_combinations), cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("budget", tests, NULL, NULL);
 }

@@ -20,8 +20,9 @@ int64_t fb_grid_floor(double x, int grid_log2)
 void fb_grid_quantise(const fb_budget *budget, double clip, int64_t steps, const float *dw, int32_t *grid,
                       fb_release_report *report)
 {
-    const double per_grid_step = ldexp(1.0, -budget->grid_log2); /* a power of two: exact */
-    const double clip_steps = ldexp(clip, -budget->grid_log2);
+    const int grid_log2 = fb_grid_log2(clip);
+    const double per_grid_step = ldexp(1.0, -grid_log2); /* a power of two: exact */
+    const double clip_steps = ldexp(clip, -grid_log2);
     const int32_t limit = (int32_t)budget->clip_grid;
     int64_t clipped = 0, non_finite = 0;
     for (int64_t i = 0; i < budget->n; i++) {

@@ -15,7 +15,7 @@ int fb_grid_log2(double clip);
 /* floor(x / 2^grid_log2) for x >= 0; the clip on the grid is that of the clip. x / 2^grid_log2 must be below 2^62. */
 int64_t fb_grid_floor(double x, int grid_log2);
 
-/* q = trunc(u / 2^g), u = dw / steps clipped to +-clip, non-finite dw -> 0; |q| <= budget->clip_grid < 2^20.
- * dw (n), grid (n). Counts into report->clipped and non_finite. */
+/* q = trunc(u / 2^g), g = fb_grid_log2(clip), u = dw / steps clipped to +-clip, non-finite dw -> 0; |q| <=
+ * budget->clip_grid < 2^20. dw (n), grid (n). Counts into report->clipped and non_finite. */
 void fb_grid_quantise(const fb_budget *budget, double clip, int64_t steps, const float *dw, int32_t *grid,
                       fb_release_report *report);

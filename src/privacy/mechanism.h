@@ -5,14 +5,32 @@
  * Without a mechanism the values are float32 changes dW, exactly; `topk` with a finite clip is the paper's percentile
  * rule (Li et al. 2019): the ceil(Q n) largest |dW| (ties: lowest index), each clipped to +-clip * steps.
  *
- * With a mechanism everything after the first line is integer arithmetic:
+ * dpsgd has put its noise into the training: its dW is released in the same way, which is post-processing.
+ *
+ * With laplace or gaussian everything after the first line is integer arithmetic, so that the same dW gives the same
+ * bytes everywhere:
  *   u = dW / steps, non-finite -> 0, clipped to +-clip; grid q = trunc(u / 2^g); |q| <= C, the clip on the grid
  *   svt:  threshold T' = T + Lap(C / e_threshold), once; walk the coordinates in a public random order, again and
  * again, at most FB_SVT_PASSES times over those not yet selected: select i when |q_i| + Lap(2 c C / e_query) >= T';
  *         stop at c selections (Lyu, Su & Li 2017, algorithm 7; c is charged whether reached or not)
- *   random: c coordinates by a public seed;  all: every coordinate, c = n
- *   answer: q_i + Lap(2 C c / e_answer), fresh; then a second clip to +-C, which is post-processing
- * Sensitivities, replacing one hospital's whole data set: |q_i| changes by at most C, q_i by at most 2 C.
+ *   exponential: the c largest of |q_i| + Gumbel noise, exponential.h
+ *   random: c coordinates by a public seed;  public: by the previous global model;  all: every coordinate, c = n
+ *   laplace answers: q_i + Lap(2 C c / e_answer), fresh; then a second clip to +-C, which is post-processing
+ *   gaussian answers: the chosen part of u on a finer grid, its L2 norm clipped in integers to C2, plus a discrete
+ *         Gaussian of noise_multiplier * C2, gaussian.h; then a second clip of every coordinate to +-C2
+ * Sensitivities, replacing one hospital's whole data set: |q_i| changes by at most C, q_i by at most 2 C, the clipped
+ * vector by at most 2 C2 in L2 norm. After svt or exponential the chosen set is the first mechanism's output and the
+ * answers are a second one, given that set: adaptive composition.
+ *
+ * svt-as-published is Li et al.'s algorithm 2 with the sensitivities it prints (s = 2 C), for comparison: threshold
+ * Lap(2 C / e_threshold), tests |q_i| + Lap(4 c C / e_query), and answers clip(u + Lap(2 C / e_answer)) of the
+ * unclipped u, without the factor c, whatever answer_budget says. It gets no epsilon.
+ *
+ * trust: with local every hospital adds the noise that protects it. With central the server, which sees the updates,
+ * adds it once to their sum (fb_release_server_noise); with secagg a hospital adds sigma / sqrt(participants), the
+ * server sees the sum alone, and all hospitals are assumed to add their part (one that does not lacks). The sum is of
+ * grid values with equal weights on the same coordinates, so that its sensitivity is that of one hospital. Hospitals'
+ * answers are then not clipped a second time: their noise must reach the sum as it is.
  */
 #pragma once
 
@@ -49,10 +67,10 @@ typedef struct fb_release_spec {
     double threshold;         /* SVT's T, in units of dW / steps, in [0, clip]; public */
     double epsilon_threshold; /* budgets of one round, by role */
     double epsilon_query;     /* svt: 0 stands for epsilon_threshold * (2c)^(2/3), Lyu's optimal split; exponential: of
-                               * the whole selection */
+                               * the whole selection, above 0 */
     double epsilon_answer;    /* total or per parameter, see answer_budget */
     fb_answer_budget answer_budget;
-    int clip_answers;        /* the second clip */
+    int clip_answers;        /* the second clip; trust = local only */
     double clip_norm;        /* gaussian: L2 bound of the selected part of dW / steps */
     double noise_multiplier; /* gaussian: standard deviation of the (summed) noise over clip_norm */
     fb_trust trust;          /* who adds the noise; other than local: all hospitals share the same coordinates */
@@ -64,8 +82,8 @@ typedef struct fb_guarantee {
     fb_select select;
     fb_mechanism mechanism;
     int formal;             /* 1: an epsilon may be printed */
-    const char *unit;       /* "hospital", or "none" */
-    const char *neighbours; /* "replace-one", or "none" */
+    const char *unit;       /* "hospital", "patient" or "none" */
+    const char *neighbours; /* "replace-one", "add/remove one" or "none" */
     const char *reason;     /* why there is none, or the theorem */
 } fb_guarantee;
 
@@ -75,20 +93,21 @@ const fb_guarantee *fb_guarantee_find(fb_select select, fb_mechanism mechanism);
 /* The budget of one hospital in one round, all figures public constants of the configuration. */
 typedef struct fb_budget {
     int64_t n, count;                                  /* parameters; c, the most that are shared */
-    int grid_log2;                                     /* g */
-    int64_t clip_grid;                                 /* C; 0 without a mechanism */
-    int64_t threshold_grid;                            /* T on the grid */
+    int grid_log2;                                     /* g, of the answers; a selection's is fb_grid_log2(clip) */
+    int64_t clip_grid;                                 /* C of selection and laplace answers; 0: not used */
+    int64_t threshold_grid;                            /* T on the grid of the selection */
     double scale_threshold, scale_query, scale_answer; /* of the discrete Laplace, in grid steps; 0: not used */
     double epsilon_threshold, epsilon_query;           /* spent per round */
     double epsilon_answer, epsilon_answer_per_parameter;
     double epsilon_rounding; /* what rounded probabilities of the SVT's tests add: see below */
-    double epsilon_round;    /* sum of the parts; INFINITY without a guarantee */
-    double delta_round;      /* what the rounded tables of the answers' noise add, at most 1 */
+    double epsilon_round;    /* sum of the parts; INFINITY without a guarantee; NAN with gaussian and dpsgd, which have
+                              * no pure epsilon: fb_account says what they spend at a delta */
+    double delta_round;      /* what rounded tables add, at most 1; NAN where epsilon_round is */
     int64_t clip_norm_grid;  /* gaussian: the L2 clip in grid steps */
     double sigma;            /* gaussian: of the noise that protects, in grid steps */
     double sigma_share;      /* of what one hospital adds: sigma, sigma / sqrt(participants) or 0, by trust */
     fb_relation relation;
-    int event_count; /* of one round, for the accountants; 0 without a guarantee */
+    int event_count; /* of one round, for the accountants; 0 without a guarantee, and with dpsgd (fb_dpsgd_plan) */
     fb_event events[FB_BUDGET_EVENTS_MAX];
 } fb_budget;
 
@@ -96,11 +115,22 @@ typedef struct fb_budget {
  * epsilon_answer_per_parameter, composed c times. The SVT's probabilities are relatively exact (tail.h): in its proof a
  * positive test costs the ratio of two probabilities, a negative one compares two that only their rounding can put in
  * the wrong order, and the threshold is one value of 62 bits, so with r = FB_TAIL_RELATIVE_ERROR selection costs at
- * most 2 r (c + FB_SVT_PASSES n + 62) more epsilon, and no delta. */
+ * most 2 r (c + FB_SVT_PASSES n + 62) more epsilon, and no delta. What rounding adds to the exponential mechanism is
+ * taken from the epsilon_query of its scores instead (exponential.h), so that the configured one is what is spent.
+ *
+ * secagg: the sum of discrete Gaussians is not quite one. By Kairouz, Liu & Steinke 2021 (the distributed discrete
+ * Gaussian mechanism) its law and that of the discrete Gaussian of the summed variance differ in a coordinate by a
+ * factor within e^+-tau, tau = 10 sum_{k=1}^{K-1} exp(-2 pi^2 s^2 k / (k + 1)) < 10 K exp(-pi^2 s^2) for K shares of
+ * standard deviation s. With s >= 16, which is checked, c tau is below 2^-3000, in total variation too: tv is rounded
+ * up by one ulp for it. */
 
 /* Checks the spec and derives the budget. Errors (usage): combination that does not exist, fraction, clip, threshold or
  * budgets out of range for it, each with key, value and limit. */
 fb_status fb_budget_plan(const fb_release_spec *spec, int64_t n, fb_budget *out) FB_MUST_USE;
+
+/* What a selection can go by: the largest possible difference of two scores over its noise, C / scale_query with svt,
+ * epsilon_query / (2c) with exponential. Effectively random below about 1. NAN: the selection has no noise. */
+double fb_budget_selection_signal(const fb_budget *budget);
 
 /* What happened inside: the simulator's own view, not for release. */
 typedef struct fb_release_report {
@@ -133,5 +163,11 @@ fb_status fb_select_public(const fb_rng *rng, int64_t n, const float *change, in
 fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in, fb_update *out,
                      fb_release_report *report) FB_MUST_USE;
 
-/* Selection noise: the share of the true largest |dw| among the chosen ones, 0 to 1. A diagnostic. */
+/* trust = central: adds the budget's noise to the sum (count) of the hospitals' grid values, |sum| < 2^62. noise: the
+ * server's, purpose FB_NOISE_SERVER. */
+fb_status fb_release_server_noise(const fb_release_spec *spec, const fb_budget *budget, fb_noise *noise,
+                                  uint32_t attempt, uint32_t round, int64_t count, int64_t *sum) FB_MUST_USE;
+
+/* Selection noise: how many of the update's coordinates are among as many of the largest |dw| (ties: lowest index), as
+ * a share, 0 to 1; NAN for an empty update. A diagnostic. */
 fb_status fb_release_overlap(const fb_update *update, const float *dw, double *overlap) FB_MUST_USE;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/mem.h"
+#include "privacy/exponential.h"
+#include "privacy/gauss.h"
+#include "privacy/gaussian.h"
 #include "privacy/grid.h"
 #include "privacy/mechanism.h"
 #include "privacy/select.h"
@@ -7,6 +10,8 @@
 
 #include <math.h>
 #include <string.h>
+
+static const int64_t MESSAGE_LIMIT = INT64_C(1) << 62; /* of a value on the wire */
 
 typedef struct task {
     const fb_release_spec *spec;
@@ -49,48 +54,75 @@ static fb_status choose_above_threshold(const task *t, uint32_t *index, int64_t 
     return status;
 }
 
-/* Largest by |grid|, not by |dw|: the order of what was clipped is not looked at. */
-static fb_status choose_largest_grid(const task *t, const int32_t *grid, uint32_t *index)
+/* Largest by |grid| where there is one: the order of what was clipped is not looked at. */
+static fb_status choose_largest(const task *t, const int32_t *grid, uint32_t *index)
 {
     float *magnitude = NULL; /* (n) exact: |grid| < 2^20 */
-    FB_TRY(FB_ALLOC(magnitude, t->budget->n, "magnitudes"));
+    FB_TRY(FB_ALLOC_RAW(magnitude, t->budget->n, "magnitudes"));
     for (int64_t i = 0; i < t->budget->n; i++)
-        magnitude[i] = (float)grid[i];
+        magnitude[i] = grid ? (float)grid[i] : isfinite(t->in->dw[i]) ? t->in->dw[i] : 0.0f;
     const fb_status status = fb_select_topk(t->budget->n, magnitude, t->budget->count, index);
     FB_FREE(magnitude);
     return status;
 }
 
-/* grid (n): NULL without a mechanism */
-static fb_status choose(const task *t, const int32_t *grid, choice *out, fb_release_report *report)
+static fb_status choose_public(const task *t, uint32_t *index)
 {
-    const fb_budget *budget = t->budget;
-    out->count = budget->count;
-    switch (t->spec->select) {
-    case FB_SELECT_RANDOM:
-        return fb_select_random(t->in->public_rng, budget->n, budget->count, out->index);
-    case FB_SELECT_TOPK:
-        return grid ? choose_largest_grid(t, grid, out->index)
-                    : fb_select_topk(budget->n, t->in->dw, budget->count, out->index);
-    case FB_SELECT_SVT:
-        return grid ? fb_svt_select(budget, t->in->public_rng, t->in->noise, t->in->attempt, t->in->round, grid,
-                                    out->index, &out->count, report)
-                    : choose_above_threshold(t, out->index, &out->count);
-    default:
-        break;
-    }
-    FB_ASSERT(t->spec->select == FB_SELECT_ALL);
+    FB_ASSERT(t->in->public_index != NULL);
+    memcpy(index, t->in->public_index, (size_t)t->budget->count * sizeof *index);
     return FB_OK;
 }
 
-/* Chooses, reserves room in `out` and writes the indices there. */
-static fb_status reserve_choice(const task *t, const int32_t *grid, fb_update *out, fb_release_report *report)
+/* With noise: svt and exponential go by the grid (n). */
+static fb_status choose_noised(const task *t, const int32_t *grid, choice *out, fb_release_report *report)
 {
-    const fb_value_kind kind = grid ? FB_VALUES_GRID : FB_VALUES_F32;
+    const fb_release_input *in = t->in;
+    switch (t->spec->select) {
+    case FB_SELECT_SVT:
+    case FB_SELECT_SVT_AS_PUBLISHED:
+        return fb_svt_select(t->budget, in->public_rng, in->noise, in->attempt, in->round, grid, out->index,
+                             &out->count, report);
+    case FB_SELECT_EXPONENTIAL:
+        return fb_exponential_select(t->budget, in->noise, in->attempt, in->round, grid, out->index);
+    default:
+        break;
+    }
+    FB_ASSERT(t->spec->select == FB_SELECT_TOPK);
+    return choose_largest(t, grid, out->index);
+}
+
+/* Without: the exponential mechanism of an infinite budget takes the largest. */
+static fb_status choose_exact(const task *t, choice *out)
+{
+    if (t->spec->select == FB_SELECT_SVT)
+        return choose_above_threshold(t, out->index, &out->count);
+    FB_ASSERT(t->spec->select == FB_SELECT_TOPK || t->spec->select == FB_SELECT_EXPONENTIAL);
+    return fb_select_topk(t->budget->n, t->in->dw, t->budget->count, out->index);
+}
+
+static fb_status choose(const task *t, fb_value_kind kind, const int32_t *grid, choice *out, fb_release_report *report)
+{
+    out->count = t->budget->count;
+    switch (t->spec->select) {
+    case FB_SELECT_ALL:
+        return FB_OK;
+    case FB_SELECT_RANDOM:
+        return fb_select_random(t->in->public_rng, t->budget->n, t->budget->count, out->index);
+    case FB_SELECT_PUBLIC:
+        return choose_public(t, out->index);
+    default:
+        return kind == FB_VALUES_GRID ? choose_noised(t, grid, out, report) : choose_exact(t, out);
+    }
+}
+
+/* Chooses, reserves room in `out` and writes the indices there. */
+static fb_status reserve_choice(const task *t, fb_value_kind kind, const int32_t *grid, fb_update *out,
+                                fb_release_report *report)
+{
     choice chosen = {0};
     if (t->spec->select != FB_SELECT_ALL)
         FB_TRY(FB_ALLOC(chosen.index, t->budget->count, "chosen coordinates"));
-    fb_status status = choose(t, grid, &chosen, report);
+    fb_status status = choose(t, kind, grid, &chosen, report);
     if (status == FB_OK)
         status = fb_update_reserve(out, t->budget->n, chosen.count, kind);
     if (status == FB_OK && out->index)
@@ -107,7 +139,7 @@ static int64_t coordinate(const fb_update *update, int64_t k)
 static fb_status release_exact(const task *t, fb_update *out, fb_release_report *report)
 {
     FB_TRY(check_finite(t->budget->n, t->in->dw));
-    FB_TRY(reserve_choice(t, NULL, out, report));
+    FB_TRY(reserve_choice(t, FB_VALUES_F32, NULL, out, report));
     const float limit = (float)(t->spec->clip * (double)t->in->steps); /* infinity: no clip */
     for (int64_t k = 0; k < out->count; k++) {
         const float value = t->in->dw[coordinate(out, k)];
@@ -118,32 +150,94 @@ static fb_status release_exact(const task *t, fb_update *out, fb_release_report 
     return FB_OK;
 }
 
-/* Fresh noise on every chosen coordinate, and the second clip. */
-static void answer(const task *t, const fb_laplace *laplace, const int32_t *grid, fb_update *out)
+static int64_t clamp(int64_t value, int64_t limit)
+{
+    return value > limit ? limit : value < -limit ? -limit : value;
+}
+
+/* value (count) gets fresh noise from the address and is clipped to +-limit. |value| < 2^62, limit <= 2^62. */
+static fb_status add_noise(fb_mechanism mechanism, double scale, fb_noise *noise, const fb_noise_address *address,
+                           int64_t limit, int64_t count, int64_t *value)
+{
+    fb_laplace *laplace = NULL;
+    fb_gauss *gauss = NULL;
+    fb_noise_seek(noise, address);
+    if (mechanism == FB_MECHANISM_LAPLACE) {
+        FB_TRY(fb_laplace_create(scale, &laplace));
+        for (int64_t k = 0; k < count; k++)
+            value[k] = clamp(value[k] + fb_laplace_draw(laplace, noise), limit);
+    } else {
+        FB_TRY(fb_gauss_create(scale, &gauss));
+        for (int64_t k = 0; k < count; k++)
+            value[k] = clamp(value[k] + fb_gauss_draw(gauss, noise), limit);
+    }
+    fb_laplace_destroy(&laplace);
+    fb_gauss_destroy(&gauss);
+    return FB_OK;
+}
+
+/* The published form looks at the change before the clip: trunc(u / 2^g), within +-2^46 so that sums stay in range. */
+static int64_t unclipped(const task *t, int64_t i)
+{
+    const float dw = t->in->dw[i];
+    const double u = isfinite(dw) ? ldexp((double)dw / (double)t->in->steps, -t->budget->grid_log2) : 0.0;
+    return (int64_t)fmax(-0x1p46, fmin(0x1p46, u));
+}
+
+/* The chosen values on the grid of the answers, bounded as the noise needs it (as published: not). */
+static void fill_values(const task *t, const int32_t *grid, fb_update *out, fb_release_report *report)
+{
+    out->grid_log2 = t->budget->grid_log2;
+    if (t->spec->mechanism == FB_MECHANISM_GAUSSIAN) {
+        const int64_t clipped = fb_gaussian_values(t->spec, t->budget, t->in, out, &report->norm_scale);
+        report->clipped = grid ? report->clipped : clipped; /* the grid has counted all coordinates */
+        return;
+    }
+    const int published = t->spec->select == FB_SELECT_SVT_AS_PUBLISHED;
+    for (int64_t k = 0; k < out->count; k++) {
+        const int64_t i = coordinate(out, k);
+        out->grid[k] = published ? unclipped(t, i) : grid[i];
+    }
+}
+
+/* The noise that this hospital owes, and the second clip. */
+static fb_status add_answer_noise(const task *t, fb_update *out)
 {
     const fb_noise_address address = {.attempt = t->in->attempt, .round = t->in->round, .purpose = FB_NOISE_ANSWER};
-    const int64_t limit = t->spec->clip_answers ? t->budget->clip_grid : INT64_C(1) << 62; /* 2^62: of the message */
-    out->grid_log2 = t->budget->grid_log2;
-    fb_noise_seek(t->in->noise, &address);
-    for (int64_t k = 0; k < out->count; k++) {
-        const int64_t value = grid[coordinate(out, k)] + fb_laplace_draw(laplace, t->in->noise);
-        out->grid[k] = value > limit ? limit : value < -limit ? -limit : value;
-    }
+    const fb_budget *budget = t->budget;
+    const int laplace = t->spec->mechanism == FB_MECHANISM_LAPLACE;
+    const int again =
+        t->spec->trust == FB_TRUST_LOCAL && (t->spec->clip_answers || t->spec->select == FB_SELECT_SVT_AS_PUBLISHED);
+    const int64_t limit = laplace ? budget->clip_grid : budget->clip_norm_grid;
+    if (t->spec->trust == FB_TRUST_CENTRAL)
+        return FB_OK;
+    return add_noise(t->spec->mechanism, laplace ? budget->scale_answer : budget->sigma_share, t->in->noise, &address,
+                     again ? limit : MESSAGE_LIMIT, out->count, out->grid);
+}
+
+static int64_t count_non_finite(int64_t n, const float *dw)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        count += !isfinite(dw[i]);
+    return count;
 }
 
 static fb_status release_noised(const task *t, fb_update *out, fb_release_report *report)
 {
-    fb_laplace *laplace = NULL;
-    int32_t *grid = NULL; /* (n) */
+    int32_t *grid = NULL; /* (n) of selection and Laplace answers; NULL: not needed */
     fb_status status = FB_OK;
-    FB_ASSERT(t->in->noise != NULL);
-    FB_TRY_GOTO(status, FB_ALLOC(grid, t->budget->n, "update on the grid"), done);
-    FB_TRY_GOTO(status, fb_laplace_create(t->budget->scale_answer, &laplace), done);
-    fb_grid_quantise(t->budget, t->spec->clip, t->in->steps, t->in->dw, grid, report);
-    FB_TRY_GOTO(status, reserve_choice(t, grid, out, report), done);
-    answer(t, laplace, grid, out);
+    FB_ASSERT(t->in->noise != NULL || t->spec->trust == FB_TRUST_CENTRAL);
+    if (t->budget->clip_grid > 0) {
+        FB_TRY_GOTO(status, FB_ALLOC_RAW(grid, t->budget->n, "update on the grid"), done);
+        fb_grid_quantise(t->budget, t->spec->clip, t->in->steps, t->in->dw, grid, report);
+    } else {
+        report->non_finite = count_non_finite(t->budget->n, t->in->dw);
+    }
+    FB_TRY_GOTO(status, reserve_choice(t, FB_VALUES_GRID, grid, out, report), done);
+    fill_values(t, grid, out, report);
+    status = add_answer_noise(t, out);
 done:
-    fb_laplace_destroy(&laplace);
     FB_FREE(grid);
     return status;
 }
@@ -153,8 +247,37 @@ fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const
 {
     const task t = {spec, budget, in};
     FB_ASSERT(in->steps > 0 && budget->count <= budget->n);
-    memset(report, 0, sizeof *report);
-    if (spec->mechanism == FB_MECHANISM_NONE)
+    *report = (fb_release_report){.norm_scale = 1.0};
+    if (spec->mechanism == FB_MECHANISM_NONE || spec->mechanism == FB_MECHANISM_DPSGD)
         return release_exact(&t, out, report);
     return release_noised(&t, out, report);
+}
+
+fb_status fb_release_server_noise(const fb_release_spec *spec, const fb_budget *budget, fb_noise *noise,
+                                  uint32_t attempt, uint32_t round, int64_t count, int64_t *sum)
+{
+    const fb_noise_address address = {.attempt = attempt, .round = round, .purpose = FB_NOISE_SERVER};
+    const int laplace = spec->mechanism == FB_MECHANISM_LAPLACE;
+    FB_ASSERT(spec->trust == FB_TRUST_CENTRAL);
+    return add_noise(spec->mechanism, laplace ? budget->scale_answer : budget->sigma, noise, &address, MESSAGE_LIMIT,
+                     count, sum);
+}
+
+fb_status fb_release_overlap(const fb_update *update, const float *dw, double *overlap)
+{
+    uint32_t *largest = NULL;
+    int64_t common = 0;
+    *overlap = update->count > 0 ? 1.0 : (double)NAN;
+    if (!update->index || update->count == 0)
+        return FB_OK;
+    FB_TRY(FB_ALLOC_RAW(largest, update->count, "largest changes"));
+    const fb_status status = fb_select_topk(update->n, dw, update->count, largest);
+    for (int64_t k = 0, j = 0; status == FB_OK && k < update->count; k++) {
+        while (j < update->count && largest[j] < update->index[k])
+            j++;
+        common += j < update->count && largest[j] == update->index[k];
+    }
+    *overlap = (double)common / (double)update->count;
+    FB_FREE(largest);
+    return status;
 }
