@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Budget plan and release: what is kept is exact where there is no noise, noise has the planned scale where there is,
- * and what cannot be guaranteed is refused. The law of the SVT is in test_svt.c.
+ * and what cannot be guaranteed is refused. Selection by rank is in test_select.c, the law of the SVT in test_svt.c.
  */
 #include "privacy/mechanism.h"
-#include "privacy/select.h"
 #include "testing.h"
 
 #include <math.h>
@@ -45,6 +44,7 @@ static fb_release_spec make_spec(fb_select select, double fraction, fb_mechanism
                              .clip = mechanism == FB_MECHANISM_NONE ? (double)INFINITY : CLIP,
                              .threshold = 0.25 * CLIP,
                              .epsilon_threshold = 1.0,
+                             .epsilon_query = select == FB_SELECT_EXPONENTIAL ? 1e5 : 0.0,
                              .epsilon_answer = 1.0,
                              .answer_budget = FB_ANSWER_PER_PARAMETER,
                              .clip_answers = 1};
@@ -54,12 +54,23 @@ static fb_budget release(const fb_release_spec *spec, uint32_t attempt, uint32_t
                          fb_release_report *report)
 {
     fb_budget budget;
+    uint32_t *mask = NULL;
     fb_noise *noise = spec->mechanism == FB_MECHANISM_NONE ? NULL : make_noise(4);
     must(fb_budget_plan(spec, N, &budget));
-    const fb_release_input in = {
-        .public_rng = &public_rng, .noise = noise, .attempt = attempt, .round = round, .steps = STEPS, .dw = dw};
+    must(FB_ALLOC(mask, budget.count, "public mask"));
+    must(fb_select_public(&public_rng, N, NULL, budget.count, mask));
+    const fb_release_input in = {.public_rng = &public_rng,
+                                 .public_index = spec->select == FB_SELECT_PUBLIC ? mask : NULL,
+                                 .noise = noise,
+                                 .attempt = attempt,
+                                 .round = round,
+                                 .steps = STEPS,
+                                 .dw = dw};
     must(fb_release(spec, &budget, &in, out, report));
+    if (spec->select == FB_SELECT_PUBLIC && out->index)
+        assert_memory_equal(out->index, mask, (size_t)out->count * sizeof *mask);
     fb_noise_destroy(&noise);
+    FB_FREE(mask);
     assert_int_equal(out->n, N);
     assert_true(out->count <= budget.count);
     for (int64_t k = 1; out->index && k < out->count; k++)
@@ -81,7 +92,7 @@ static void test_without_noise_dw_bit_for_bit(void **state)
     float *dw = make_dw();
     fb_update u = {0};
     fb_release_report report;
-    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_PUBLIC; select++) {
         for (int f = select == FB_SELECT_ALL ? 3 : 0; f < 4; f++) {
             fb_release_spec spec = make_spec((fb_select)select, fractions[f], FB_MECHANISM_NONE);
             spec.threshold = 0.0;
@@ -140,67 +151,6 @@ static void test_svt_without_noise(void **state)
     FB_FREE(dw);
 }
 
-typedef struct ranked {
-    float magnitude;
-    uint32_t index;
-} ranked;
-
-static int by_rank(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    if (x->magnitude != y->magnitude)
-        return x->magnitude > y->magnitude ? -1 : 1;
-    return x->index < y->index ? -1 : 1;
-}
-
-static int by_index(const void *a, const void *b)
-{
-    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
-static void compare_topk(int64_t n, const float *x, int64_t count)
-{
-    ranked *all = NULL;
-    uint32_t *expected = NULL, *got = NULL;
-    must(FB_ALLOC(all, n, "ranks"));
-    must(FB_ALLOC(expected, n, "expected"));
-    must(FB_ALLOC(got, n, "got"));
-    for (int64_t i = 0; i < n; i++)
-        all[i] = (ranked){fabsf(x[i]), (uint32_t)i};
-    qsort(all, (size_t)n, sizeof *all, by_rank);
-    for (int64_t k = 0; k < count; k++)
-        expected[k] = all[k].index;
-    qsort(expected, (size_t)count, sizeof *expected, by_index);
-    must(fb_select_topk(n, x, count, got));
-    for (int64_t k = 0; k < count; k++)
-        assert_int_equal(got[k], expected[k]);
-    FB_FREE(all);
-    FB_FREE(expected);
-    FB_FREE(got);
-}
-
-static void test_topk_against_sort(void **state)
-{
-    (void)state;
-    enum { SMALL = 700 };
-    const fb_rng rng = {.seed = 2, .purpose = FB_RNG_TEST};
-    float x[SMALL];
-    static const int64_t counts[] = {0, 1, 2, 69, 70, 350, 699, 700};
-    for (int form = 0; form < 6; form++) {
-        for (uint32_t i = 0; i < SMALL; i++) {
-            const double normal = fb_rng_normal(&rng, i);
-            const double forms[] = {normal,        nearbyint(normal), 0.0, copysign(1.5, normal), exp(40.0 * normal),
-                                    normal * 1e-42};
-            x[i] = (float)forms[form]; /* many ties; all zero; all tied with either sign; many decades; subnormal */
-        }
-        x[5] = -0.0f;
-        x[6] = 3.4028235e38f;
-        for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++)
-            compare_topk(SMALL, x, counts[c]);
-    }
-}
-
 static void test_random_is_public_and_fair(void **state)
 {
     (void)state;
@@ -230,6 +180,29 @@ static void test_random_is_public_and_fair(void **state)
     FB_FREE(dw);
 }
 
+/* With dpsgd the noise is in dW already: it is shared as without a mechanism, bit for bit. */
+static void test_dpsgd_is_shared_exactly(void **state)
+{
+    (void)state;
+    static const fb_select selects[] = {FB_SELECT_ALL, FB_SELECT_TOPK, FB_SELECT_RANDOM, FB_SELECT_PUBLIC};
+    float *dw = make_dw();
+    fb_update plain = {0}, private = {0};
+    fb_release_report report;
+    for (int i = 0; i < 4; i++) {
+        fb_release_spec spec = make_spec(selects[i], selects[i] == FB_SELECT_ALL ? 1.0 : 0.3, FB_MECHANISM_NONE);
+        release(&spec, 0, 0, dw, &plain, &report);
+        spec.mechanism = FB_MECHANISM_DPSGD;
+        release(&spec, 0, 0, dw, &private, &report);
+        assert_true(private.kind == FB_VALUES_F32 && private.count == plain.count);
+        assert_memory_equal(private.f32, plain.f32, (size_t)plain.count * sizeof *plain.f32);
+        if (plain.index)
+            assert_memory_equal(private.index, plain.index, (size_t)plain.count * sizeof *plain.index);
+    }
+    fb_update_free(&plain);
+    fb_update_free(&private);
+    FB_FREE(dw);
+}
+
 /* --- with noise --- */
 
 /* The clipped change on the grid, written out. */
@@ -246,7 +219,7 @@ static void test_noise_off_is_the_identity(void **state)
     float *dw = make_dw();
     fb_update u = {0};
     fb_release_report report;
-    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_PUBLIC; select++) {
         fb_release_spec spec = make_spec((fb_select)select, select == FB_SELECT_ALL ? 1.0 : 0.4, FB_MECHANISM_LAPLACE);
         spec.epsilon_answer = 1e9;
         spec.clip_answers = 0; /* which would hide what the first clip let through */
@@ -282,7 +255,7 @@ static void test_answers_have_the_planned_noise(void **state)
 {
     (void)state;
     float *dw = make_dw();
-    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_PUBLIC; select++) {
         for (int budget = FB_ANSWER_TOTAL; budget <= FB_ANSWER_PER_PARAMETER; budget++) {
             fb_release_spec spec =
                 make_spec((fb_select)select, select == FB_SELECT_ALL ? 1.0 : 0.4, FB_MECHANISM_LAPLACE);
@@ -314,6 +287,69 @@ static void test_answers_have_their_own_address(void **state)
     fb_laplace_destroy(&laplace);
     fb_noise_destroy(&noise);
     fb_update_free(&u);
+    FB_FREE(dw);
+}
+
+/* The published order: noise on the value before any clip, then the clip. Of a coordinate a hundred times the clip the
+ * noise can hide nothing, which is why there is no epsilon. */
+static void test_as_published_noises_before_the_clip(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    fb_laplace *laplace = NULL;
+    fb_noise *noise = make_noise(4);
+    fb_release_spec spec = make_spec(FB_SELECT_SVT_AS_PUBLISHED, 0.3, FB_MECHANISM_LAPLACE);
+    int64_t differing = 0;
+    spec.clip_answers = 0; /* it clips all the same */
+    spec.answer_budget = FB_ANSWER_TOTAL;
+    for (int i = 0; i < N; i += 10)
+        dw[i] *= 200.0f;
+    const fb_budget budget = release(&spec, 5, 6, dw, &u, &report);
+    must(fb_laplace_create(2.0 * (double)budget.clip_grid, &laplace));
+    fb_noise_seek(noise, &(fb_noise_address){.attempt = 5, .round = 6, .purpose = FB_NOISE_ANSWER});
+    for (int64_t k = 0; k < u.count; k++) {
+        const int64_t limit = budget.clip_grid, drawn = fb_laplace_draw(laplace, noise);
+        const int64_t before = (int64_t)trunc(ldexp((double)dw[u.index[k]] / STEPS, -budget.grid_log2)) + drawn;
+        const int64_t after = on_grid(&budget, dw[u.index[k]]) + drawn; /* clip first: the sound order */
+        assert_int_equal(u.grid[k], before > limit ? limit : before < -limit ? -limit : before);
+        differing += u.grid[k] != (after > limit ? limit : after < -limit ? -limit : after);
+    }
+    assert_true(differing > 100 && report.clipped > 1000);
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+    fb_update_free(&u);
+    FB_FREE(dw);
+}
+
+/* The server sees values on the grid and adds the noise of one hospital to their sum. */
+static void test_central_laplace(void **state)
+{
+    (void)state;
+    float *dw = make_dw();
+    fb_update u = {0};
+    fb_release_report report;
+    int64_t *sum = NULL;
+    fb_noise *noise = make_noise(9);
+    fb_laplace *laplace = NULL;
+    fb_release_spec spec = make_spec(FB_SELECT_RANDOM, 0.4, FB_MECHANISM_LAPLACE);
+    spec.trust = FB_TRUST_CENTRAL;
+    const fb_budget budget = release(&spec, 0, 0, dw, &u, &report);
+    must(FB_ALLOC(sum, u.count, "sum"));
+    for (int64_t k = 0; k < u.count; k++) {
+        assert_int_equal(u.grid[k], on_grid(&budget, dw[u.index[k]]));
+        sum[k] = 13 * u.grid[k];
+    }
+    must(fb_release_server_noise(&spec, &budget, noise, 1, 2, u.count, sum));
+    must(fb_laplace_create(budget.scale_answer, &laplace));
+    fb_noise_seek(noise, &(fb_noise_address){.attempt = 1, .round = 2, .purpose = FB_NOISE_SERVER});
+    for (int64_t k = 0; k < u.count; k++)
+        assert_int_equal(sum[k], 13 * u.grid[k] + fb_laplace_draw(laplace, noise));
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+    fb_update_free(&u);
+    FB_FREE(sum);
     FB_FREE(dw);
 }
 
@@ -405,11 +441,13 @@ int main(void)
         cmocka_unit_test(test_without_noise_dw_bit_for_bit),
         cmocka_unit_test(test_percentile_rule_clips),
         cmocka_unit_test(test_svt_without_noise),
-        cmocka_unit_test(test_topk_against_sort),
         cmocka_unit_test(test_random_is_public_and_fair),
+        cmocka_unit_test(test_dpsgd_is_shared_exactly),
         cmocka_unit_test(test_noise_off_is_the_identity),
         cmocka_unit_test(test_answers_have_the_planned_noise),
         cmocka_unit_test(test_answers_have_their_own_address),
+        cmocka_unit_test(test_as_published_noises_before_the_clip),
+        cmocka_unit_test(test_central_laplace),
         cmocka_unit_test(test_svt_release),
         cmocka_unit_test(test_repeatable_by_address),
         cmocka_unit_test(test_non_finite),
