@@ -122,7 +122,8 @@ static inline fb_noise *make_noise(uint64_t seed)
 static inline void script(fb_noise *noise, const uint8_t *bytes, size_t count)
 {
     memset(noise->buffer, 0, sizeof noise->buffer);
-    memcpy(noise->buffer, bytes, count);
+    if (count > 0)
+        memcpy(noise->buffer, bytes, count);
     noise->position = 0;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Discrete Gaussian noise on the integers, P(x) proportional to exp(-x^2 / (2 sigma^2)) (Canonne, Kamath & Steinke
- * 2020, whose rejection from a discrete Laplace is the oracle of the tests). Integer arithmetic on the key stream of
- * noise.h: no floating-point number touches the output. The total-variation error of a draw is at most
- * FB_GAUSS_TV_PER_DRAW and is added to delta.
+ * 2020), by Walker's alias method instead of their rejection from a discrete Laplace. Integer arithmetic on the key
+ * stream of noise.h: no floating-point number touches the output. The total-variation error of a draw is at most
+ * FB_GAUSS_TV_PER_DRAW (derivation in gauss.c) and is added to delta.
  */
 #pragma once
 
