@@ -149,27 +149,45 @@ static double least_epsilon(const fb_costs *costs, fb_accountant accountant, fb_
 /* --- the accountants
  * -------------------------------------------------------------------------------------------------- */
 
-static fb_status account_pld(const fb_costs *costs, int as_pure, double delta, double *epsilon)
+static fb_status account_pld(const fb_costs *costs, double delta, double *epsilon)
 {
-    fb_accountant accountant = as_pure ? FB_ACCOUNTANT_KOV : FB_ACCOUNTANT_PLD;
     fb_pld pld = {0};
-    fb_status status = fb_pld_compose(costs, as_pure, delta, &pld);
+    fb_status status = fb_pld_compose(costs, delta, &pld);
     if (status == FB_OK && pld.computed)
-        *epsilon = least_epsilon(costs, accountant, fb_pld_epsilon, &pld, delta);
+        *epsilon = least_epsilon(costs, FB_ACCOUNTANT_PLD, fb_pld_epsilon, &pld, delta);
     fb_pld_free(&pld);
     return status;
 }
 
-/* Equal epsilons: the exact optimum. Unequal ones: the same randomised responses composed on a grid. */
+typedef struct responses {
+    int n;
+    fb_tail_sum *tail; /* (n) owned: events of equal epsilon */
+} responses;
+
+static double responses_epsilon(const void *state, double delta)
+{
+    const responses *r = state;
+    double sum = 0;
+    for (int i = 0; i < r->n; i++)
+        sum += fb_tail_sum_epsilon(&r->tail[i], delta / r->n);
+    return sum;
+}
+
+/* Exactly optimal for equal epsilons; unequal ones add up, each with an equal share of delta. */
 static fb_status account_kov(const fb_costs *costs, double delta, double *epsilon)
 {
-    fb_tail_sum tail = {0};
-    if (costs->n > 1)
-        return delta > 0 ? account_pld(costs, 1, delta, epsilon) : FB_OK;
-    fb_status status = fb_tail_sum_of_responses(costs->cost[0].epsilon, costs->cost[0].count, &tail);
-    if (status == FB_OK)
-        *epsilon = least_epsilon(costs, FB_ACCOUNTANT_KOV, fb_tail_sum_epsilon, &tail, delta);
-    fb_tail_sum_free(&tail);
+    fb_status status;
+    responses r = {.n = costs->n};
+    FB_TRY_GOTO(status, FB_ALLOC(r.tail, r.n, "randomised responses"), done);
+    for (int i = 0; i < r.n; i++) {
+        const fb_cost *cost = &costs->cost[i];
+        FB_TRY_GOTO(status, fb_tail_sum_of_responses(cost->epsilon, cost->count, &r.tail[i]), done);
+    }
+    *epsilon = least_epsilon(costs, FB_ACCOUNTANT_KOV, responses_epsilon, &r, delta);
+done:
+    for (int i = 0; r.tail && i < r.n; i++)
+        fb_tail_sum_free(&r.tail[i]);
+    FB_FREE(r.tail);
     return status;
 }
 
@@ -188,7 +206,7 @@ static fb_status account_each(const fb_costs *costs, double delta, double by[FB_
         by[FB_ACCOUNTANT_ZCDP] = least_epsilon(costs, FB_ACCOUNTANT_ZCDP, fb_zcdp_epsilon, costs, delta);
     by[FB_ACCOUNTANT_RDP] = least_epsilon(costs, FB_ACCOUNTANT_RDP, fb_rdp_epsilon, costs, delta);
     if (delta > 0)
-        FB_TRY(account_pld(costs, 0, delta, &by[FB_ACCOUNTANT_PLD]));
+        FB_TRY(account_pld(costs, delta, &by[FB_ACCOUNTANT_PLD]));
     return FB_OK;
 }
 

@@ -24,7 +24,8 @@
 static const double LEVEL = 30;                   /* exp(-LEVEL): of the tilted mass may lie outside the window */
 static const double TAIL_SHARE = 1e-8;            /* of delta, for tails of single events */
 static const double INFLATION = 2e-4;             /* of the variance, by the grid; about what epsilon grows by */
-static const int64_t N_MAX = INT64_C(1) << 20;    /* of the transform */
+static const double INFLATION_ABSOLUTE = 2e-11;   /* what more is allowed, for very small epsilons */
+static const int64_t N_MAX = INT64_C(1) << 19;    /* of the transform */
 static const double POINTS_MAX = 300000;          /* of one event */
 static const double DEAD = 1e-60;                 /* |transform|^2 below which it counts as 0 */
 static const double ANALYTIC_EPSILON_MAX = 700;   /* exp() of it is a double */
@@ -167,11 +168,11 @@ static void put(const view *v, int i, int64_t n, int part, fb_complex *x)
     }
 }
 
-/* product *= f^count; 0 once it is too small to matter */
-static void multiply_power(fb_complex *product, fb_complex f, double count)
+/* product *= f^count; 0 once that is too small to matter: |f|^2 below `dead` */
+static void multiply_power(fb_complex *product, fb_complex f, double count, double dead)
 {
     double square = f.re * f.re + f.im * f.im;
-    if (count * log(fmax(square, 1e-300)) < log(DEAD) || (product->re == 0 && product->im == 0)) {
+    if (square < dead || (product->re == 0 && product->im == 0)) {
         *product = (fb_complex){0, 0};
         return;
     }
@@ -215,12 +216,12 @@ static void multiply_event(const view *v, int directions, int i, workspace *w)
     for (int d = 0; d < directions; d++)
         put(&v[d], i, w->n, d, w->x);
     fb_fft_forward(w->n, w->root, w->x);
-    double count = v->plan->factor[i].count;
+    double count = v->plan->factor[i].count, dead = exp(log(DEAD) / count);
     for (int64_t k = 0; k < w->n; k++) {
         fb_complex a = w->x[k], b = w->x[fb_fft_mirror(k)];
-        multiply_power(&w->product[0][k], (fb_complex){(a.re + b.re) / 2, (a.im - b.im) / 2}, count);
+        multiply_power(&w->product[0][k], (fb_complex){(a.re + b.re) / 2, (a.im - b.im) / 2}, count, dead);
         if (directions == 2)
-            multiply_power(&w->product[1][k], (fb_complex){(a.im + b.im) / 2, (b.re - a.re) / 2}, count);
+            multiply_power(&w->product[1][k], (fb_complex){(a.im + b.im) / 2, (b.re - a.re) / 2}, count, dead);
     }
 }
 
@@ -316,34 +317,42 @@ static fb_status discretise(plan *p, const fb_costs *costs)
     return FB_OK;
 }
 
-/* Splitting a loss among grid points adds up to step^2 / 4 to its variance, a sixth of it on average: the step at which
- * this is the share INFLATION of the variance of the whole, and fine enough for a few events. The losses +-epsilon of
- * the pure event that weighs most are grid points, so that randomised response is exact. */
+/* The step with the pure losses +-`aligned` on the grid (0: none), or, with the rest of a Laplace event, between. */
+static double step_of(const plan *p, const fb_costs *costs, double aligned, double *points)
+{
+    double variance = 0, split = 0, step = p->hint / 4096;
+    for (int i = 0; i < costs->n; i++) {
+        const fb_cost *c = &costs->cost[i];
+        double e = c->epsilon, square = c->mu * c->mu, between = 1.5;
+        if (fb_cost_is_gaussian(c)) {
+            variance += c->count * c->rate * c->rate * fmin(expm1(square), 3 * square);
+        } else {
+            variance += c->count * e * e;
+            if (e == aligned)
+                between = c->shift > 1 ? e / (2 + e) : 0;
+        }
+        split += c->count * between;
+    }
+    if (split > 0)
+        step = fmin(step, sqrt(6 * (INFLATION * variance + INFLATION_ABSOLUTE) / split));
+    *points = aligned > 0 ? ceil(aligned / step) : 0;
+    return aligned > 0 ? aligned / *points : step;
+}
+
+/* Splitting a loss among grid points adds up to step^2 / 4 to its variance, a sixth of step^2 on average: the step at
+ * which that is the share INFLATION of the variance of the whole, and fine enough for a few events. Of the pure events
+ * those are on the grid with which the step is longest. */
 static void choose_step(plan *p, const fb_costs *costs)
 {
-    double variance = 0, inflated = 0, most = 0;
+    p->step = step_of(p, costs, 0, &p->points);
     for (int i = 0; i < costs->n; i++) {
-        const fb_cost *c = &costs->cost[i];
-        double e = c->epsilon, square = c->mu * c->mu;
-        variance += c->count * (fb_cost_is_gaussian(c) ? c->rate * c->rate * fmin(expm1(square), 3 * square) : e * e);
-        if (!fb_cost_is_gaussian(c) && c->count * e * e > most) {
-            most = c->count * e * e;
-            p->aligned = e;
+        double points,
+            step = fb_cost_is_gaussian(&costs->cost[i]) ? 0 : step_of(p, costs, costs->cost[i].epsilon, &points);
+        if (step > p->step / 2 && (step > p->step || p->aligned == 0)) {
+            p->step = step;
+            p->points = points;
+            p->aligned = costs->cost[i].epsilon;
         }
-    }
-    for (int i = 0; i < costs->n; i++) {
-        const fb_cost *c = &costs->cost[i];
-        int on_grid = c->epsilon == p->aligned; /* the rest of a Laplace event lies between the grid points */
-        inflated += c->count * (!on_grid ? 1.5 : c->shift > 1 ? c->epsilon / (2 + c->epsilon) : 0);
-    }
-    p->step = p->hint / 4096;
-    if (inflated > 0)
-        p->step = fmin(p->step, sqrt(6 * INFLATION * variance / inflated));
-    if (p->aligned < p->step && most < variance / 10)
-        p->aligned = 0;
-    if (p->aligned > 0) {
-        p->points = ceil(p->aligned / p->step);
-        p->step = p->aligned / p->points;
     }
 }
 
@@ -389,8 +398,8 @@ static fb_status compose_on_grid(plan *p, const fb_costs *costs, fb_pld *out)
     }
 }
 
-/* Gaussian events without sampling are one Gaussian; with as_pure, events are as any of their epsilon. */
-static void simplify(const fb_costs *costs, int as_pure, fb_costs *out)
+/* Gaussian events without sampling are one Gaussian. */
+static void simplify(const fb_costs *costs, fb_costs *out)
 {
     double square = 0;
     out->n = 0;
@@ -400,10 +409,6 @@ static void simplify(const fb_costs *costs, int as_pure, fb_costs *out)
             square += cost.count * cost.mu * cost.mu;
             continue;
         }
-        if (as_pure) {
-            cost.scale = 1 / cost.epsilon;
-            cost.shift = 1;
-        }
         out->cost[out->n++] = cost;
     }
     if (square > 0)
@@ -411,13 +416,13 @@ static void simplify(const fb_costs *costs, int as_pure, fb_costs *out)
             (fb_cost){.kind = FB_EVENT_GAUSSIAN, .count = 1, .epsilon = INFINITY, .mu = sqrt(square), .rate = 1};
 }
 
-fb_status fb_pld_compose(const fb_costs *costs, int as_pure, double delta, fb_pld *out)
+fb_status fb_pld_compose(const fb_costs *costs, double delta, fb_pld *out)
 {
     fb_status status;
     plan p = {.delta = delta};
     fb_costs simple = {0};
     FB_TRY_GOTO(status, FB_ALLOC(simple.cost, costs->n, "events"), done);
-    simplify(costs, as_pure, &simple);
+    simplify(costs, &simple);
     p.hint = fmin(fb_pure_epsilon(&simple, delta), fb_rdp_epsilon(&simple, delta));
     if (simple.n == 1 && fb_cost_is_gaussian(&simple.cost[0]) && simple.cost[0].rate >= 1) {
         out->computed = p.hint <= ANALYTIC_EPSILON_MAX;

@@ -33,9 +33,8 @@ typedef struct fb_pld {
     fb_tail_sum tail[2];
 } fb_pld;
 
-/* as_pure: Laplace events count as any mechanism of their epsilon. delta > 0 is where it will be accurate. computed is
- * 0 when its epsilon is above what doubles hold (FB_PLD_EPSILON_MAX). */
+/* delta > 0 is where it will be accurate. computed is 0 when a first bound of epsilon is above FB_PLD_EPSILON_MAX. */
 enum { FB_PLD_EPSILON_MAX = 600 };
-fb_status fb_pld_compose(const fb_costs *costs, int as_pure, double delta, fb_pld *out) FB_MUST_USE;
+fb_status fb_pld_compose(const fb_costs *costs, double delta, fb_pld *out) FB_MUST_USE;
 void fb_pld_free(fb_pld *pld);
 double fb_pld_epsilon(const void *pld, double delta);
