@@ -8,11 +8,18 @@
  *
  * Rounding. Scores are integers s_i in 0..S in steps of the Gumbel noise's grid, a monotone function of |q_i|, and S is
  * at most half of e' in these steps: whatever rounding does to a score, it changes by at most S. The noise is off by at
- * most h = FB_GUMBEL_ERROR (gumbel.h), which multiplies the probability of a set by a factor within e^+-r, r = 2 c h:
- * two such steps beside the exact mechanism, each r^2 / 2 zCDP (Bun & Steinke 2016, proposition 3.3), and by their
- * triangle inequality, under which square roots of zCDP add, the sum is c e''^2 / 8 zCDP with e'' = e' + 8 sqrt(c) h.
- * It is c e''-DP too, as 4 c h <= 8 c sqrt(c) h. S is therefore made for e' = epsilon_query / c - 8 sqrt(c) h, and what
- * is spent is epsilon_query: as one pure event, or as zCDP of c events of bounded range epsilon_query / c.
+ * most h = FB_GUMBEL_ERROR, which multiplies the probability of a set by a factor within e^+-r, r = 2 c h (gumbel.h).
+ *
+ *   - Pure: 4 c h more.
+ *
+ *   - zCDP: two such factors beside the exact mechanism, each r^2 / 2 zCDP (Bun & Steinke 2016, proposition 3.3); by
+ * the triangle inequality of zCDP, under which its square roots add, the release is c e"^2 / 8 zCDP with e" = e' + 8
+ * sqrt(c) h, and c e"-DP too.
+ *
+ * S is therefore made for e' = epsilon_query / c - 8 sqrt(c) h, and what is spent is epsilon_query: in all, or as zCDP
+ * of c bounded ranges of epsilon_query / c. An accountant that composes the c draws by another curve (KOV, Renyi, PLD)
+ * does so for the exact mechanism: whatever (epsilon, delta) that has, the release has (epsilon + 4 c h, delta e^(2 c
+ * h)), 4e-7 a round at c = 1e5.
  */
 #pragma once
 
