@@ -25,7 +25,7 @@ typedef struct preset_value {
     const char *where, *key, *text;
 } preset_value;
 
-/* The paper's two ways of sharing (Li et al. 2019, section 2), at its 40 % and with its clip for learning rate 1e-4. */
+/* The paper's ways of sharing (Li et al. 2019, section 2), at its 40 % and with its clip for learning rate 1e-4. */
 static const preset_value preset_values[] = {
     {FB_PRESET_PERCENTILE, "preset percentile", "sharing.select", "topk"},
     {FB_PRESET_PERCENTILE, "preset percentile", "sharing.fraction", "0.4"},
@@ -35,6 +35,11 @@ static const preset_value preset_values[] = {
     {FB_PRESET_SVT, "preset svt", "privacy.mechanism", "laplace"},
     {FB_PRESET_SVT, "preset svt", "privacy.clip", "1e-4"},
     {FB_PRESET_SVT, "preset svt", "privacy.answer_budget", "per-parameter"},
+    {FB_PRESET_SVT_AS_PUBLISHED, "preset svt-as-published", "sharing.select", "svt-as-published"},
+    {FB_PRESET_SVT_AS_PUBLISHED, "preset svt-as-published", "sharing.fraction", "0.4"},
+    {FB_PRESET_SVT_AS_PUBLISHED, "preset svt-as-published", "privacy.mechanism", "laplace"},
+    {FB_PRESET_SVT_AS_PUBLISHED, "preset svt-as-published", "privacy.clip", "1e-4"},
+    {FB_PRESET_SVT_AS_PUBLISHED, "preset svt-as-published", "privacy.answer_budget", "per-parameter"},
 };
 
 static fb_status apply_preset(fb_options *options, int preset)

@@ -5,7 +5,6 @@
 #include "fed/schedule.h"
 #include "io/safetensors.h"
 
-#include <math.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -28,35 +27,20 @@ static fb_key_source key_source(const fb_config *config)
     return strcmp(config->privacy_key, "seed") == 0 ? FB_KEY_SEED : FB_KEY_FILE;
 }
 
-/* What is shared and what it costs, from the options. */
-static fb_status plan_release(fb_federation *federation)
+/* What is shared and what it costs, from the options. A round of dpsgd has steps of its own. */
+static fb_status plan_privacy(fb_federation *federation)
 {
-    const fb_config *config = federation->config;
-    federation->release = (fb_release_spec){.select = (fb_select)config->sharing_select,
-                                            .fraction = config->sharing_fraction,
-                                            .mechanism = (fb_mechanism)config->privacy_mechanism,
-                                            .clip = config->privacy_clip,
-                                            .threshold = config->privacy_threshold,
-                                            .epsilon_threshold = config->privacy_epsilon_threshold,
-                                            .epsilon_query = config->privacy_epsilon_query,
-                                            .epsilon_answer = config->privacy_epsilon_answer,
-                                            .answer_budget = (fb_answer_budget)config->privacy_answer_budget,
-                                            .clip_answers = config->privacy_clip_answers};
-    if (config->run_mode != FB_MODE_FEDERATED &&
-        (config->privacy_mechanism != FB_MECHANISM_NONE || config->sharing_select != FB_SELECT_ALL ||
-         config->federation_participation < 1.0 || config->federation_weighting != FB_WEIGHTING_SAMPLES ||
-         config->train_momentum == FB_MOMENTUM_AVERAGE))
-        return FB_USAGE("run.mode: sharing.select, privacy.mechanism, federation.participation, "
-                        "federation.weighting = uniform and train.momentum = average apply to mode federated only; "
-                        "remove them");
-    FB_TRY(fb_budget_plan(&federation->release, federation->subset->count, &federation->budget));
-    federation->guarantee = fb_guarantee_find(federation->release.select, federation->release.mechanism);
-    federation->formal_privacy = federation->guarantee->formal && key_source(config) != FB_KEY_SEED;
-    if (federation->guarantee->formal && config->train_momentum == FB_MOMENTUM_AVERAGE)
-        return FB_USAGE(
-            "train.momentum = average sends Adam's moments without noise, which would void the guarantee of "
-            "privacy.mechanism; use restart or keep");
-    return FB_OK;
+    const int hospitals = federation->hospital_count;
+    int64_t *train_cases = NULL;
+    FB_TRY(FB_ALLOC(train_cases, hospitals, "hospitals"));
+    for (int h = 0; h < hospitals; h++)
+        train_cases[h] = federation->cohort->hospitals[h].train_cases;
+    const fb_status status = fb_privacy_plan_create(federation->config, federation->subset->count, hospitals,
+                                                    train_cases, &federation->privacy);
+    for (int h = 0; status == FB_OK && federation->privacy->dpsgd && h < hospitals; h++)
+        federation->steps[h] = federation->privacy->dpsgd[h].steps;
+    FB_FREE(train_cases);
+    return status;
 }
 
 static fb_status assign(fb_federation *federation)
@@ -84,7 +68,7 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
     const fb_config *config = federation->config;
     uint8_t key[FB_KEY_BYTES];
     char name[64], ledgers[FB_PATH_CHARS], path[FB_PATH_CHARS];
-    if (federation->release.mechanism == FB_MECHANISM_NONE)
+    if (federation->privacy->guarantee->mechanism == FB_MECHANISM_NONE)
         return FB_OK;
     const uint64_t seed = key_source(config) == FB_KEY_FILE ? federation->run_nonce : (uint64_t)config->run_seed;
     FB_TRY(fb_key_make(key_source(config), seed, config->privacy_key, (uint32_t)hospital->index, key));
@@ -117,7 +101,6 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
     const fb_config *config = federation->config;
     const int64_t n = federation->subset->count, size_bytes = federation->params->count * (int64_t)sizeof(float);
     const int pooled = config->run_mode == FB_MODE_CENTRALISED && fb_comm_rank(federation->comm) == 0;
-    hospital->report.epsilon_total = federation->guarantee->formal ? 0.0 : INFINITY;
     if (!hospital->mine && !pooled)
         return FB_OK;
     FB_TRY(fb_shard_open(config->data_shards, federation->cohort->hospitals[hospital->index].file,
@@ -177,7 +160,7 @@ static fb_status build(fb_federation *federation, const char *folder)
     federation->hospital_count = federation->cohort->hospital_count;
     FB_TRY(assign(federation));
     FB_TRY(make_model(federation));
-    FB_TRY(plan_release(federation));
+    FB_TRY(plan_privacy(federation));
     for (int h = 0; h < federation->hospital_count; h++)
         FB_TRY(fb_error_context(open_hospital(federation, &federation->hospitals[h], folder), "hospital %d (%s)", h,
                                 fb_hospital_name(federation, h)));
@@ -236,6 +219,7 @@ void fb_federation_destroy(fb_federation **federation)
     fb_aggregate_destroy(&f->aggregate);
     fb_aggregate_destroy(&f->aggregate_m);
     fb_aggregate_destroy(&f->aggregate_v);
+    fb_privacy_plan_destroy(&f->privacy);
     fb_moments_free(&f->moments);
     fb_moments_free(&f->moments_local);
     FB_FREE(f->w);

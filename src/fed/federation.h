@@ -10,14 +10,14 @@
 #include "data/shard.h"
 #include "fed/aggregate.h"
 #include "fed/evaluate.h"
+#include "fed/privacy_plan.h"
 #include "fed/trainer.h"
 #include "privacy/ledger.h"
-#include "privacy/mechanism.h"
 
 /* What a hospital reports of a round, beside its message. Plain data: gathered as bytes. */
 typedef struct fb_hospital_report {
     int64_t participated, steps, bytes_sent, shared, svt_tests;
-    double epsilon_total;                              /* of this hospital so far; INFINITY: no guarantee */
+    int64_t releases;                                  /* of this hospital so far, each of them charged */
     double update_cosine, update_snr, clip_rate;       /* diagnostics: released against true update */
     double selection_overlap, norm_scale;              /* diagnostics: NaN where they mean nothing */
     double train_loss, train_seconds, privacy_seconds; /* diagnostics */
@@ -49,7 +49,7 @@ typedef struct fb_federation {
     fb_cohort *cohort;       /* owned, as everything below */
     int hospital_count;
     int *rank_of;           /* (hospital_count) */
-    int64_t *steps;         /* (hospital_count) local steps of a round, public */
+    int64_t *steps;         /* (hospital_count) local steps of a round, public: a hospital's weight */
     fb_hospital *hospitals; /* (hospital_count) */
     fb_shard *test;         /* NULL where this rank evaluates no test case */
     fb_net_spec net;
@@ -58,10 +58,7 @@ typedef struct fb_federation {
     const fb_ops *ops; /* borrowed */
     fb_trainer *trainer;
     fb_evaluator *evaluator;
-    fb_release_spec release;
-    fb_budget budget;
-    const fb_guarantee *guarantee;           /* borrowed */
-    int formal_privacy;                      /* guarantee holds and keys do not come from the seed */
+    fb_privacy_plan *privacy;
     uint64_t run_nonce;                      /* public, fresh for every run: keeps runs with one key file apart */
     float *w;                                /* (params->count) the global model */
     float *w_local;                          /* (params->count) the model being trained */

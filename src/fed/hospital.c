@@ -15,7 +15,8 @@ const char *fb_hospital_name(const fb_federation *federation, int hospital)
 
 fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uint32_t round)
 {
-    return (fb_rng){(uint64_t)federation->config->run_seed, FB_RNG_SELECT, (uint32_t)hospital, round, 0};
+    const int common = federation->privacy->release.trust != FB_TRUST_LOCAL; /* the sum needs the same coordinates */
+    return (fb_rng){(uint64_t)federation->config->run_seed, FB_RNG_SELECT, common ? 0 : (uint32_t)hospital, round, 0};
 }
 
 void fb_hospital_drop_messages(fb_hospital *hospital)
@@ -98,11 +99,11 @@ static fb_status charge(fb_federation *federation, fb_hospital *hospital, const 
                              .hospital = info->hospital,
                              .steps = info->steps,
                              .count = count,
-                             .epsilon_round = federation->budget.epsilon_round,
-                             .delta_round = federation->budget.delta_round};
+                             .epsilon_round = federation->privacy->budget.epsilon_round,
+                             .delta_round = federation->privacy->budget.delta_round};
     fb_sha256(hospital->messages[0].bytes, hospital->messages[0].size_bytes, entry.message_sha256);
     FB_TRY(fb_ledger_append(hospital->ledger, &entry));
-    hospital->report.epsilon_total = fb_ledger_epsilon(hospital->ledger);
+    hospital->report.releases++;
     return FB_OK;
 }
 
@@ -115,21 +116,21 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
     fb_release_report inside = {0};
     const fb_release_input in = {
         .public_rng = &rng, .noise = hospital->noise, .round = info->round, .steps = info->steps, .dw = federation->dw};
-    fb_status status = fb_release(&federation->release, &federation->budget, &in, &update, &inside);
+    fb_status status = fb_release(&federation->privacy->release, &federation->privacy->budget, &in, &update, &inside);
     if (inside.non_finite > 0)
         fb_log_warn("hospital %d (%s), round %u: %lld values of the update are not finite and count as 0; its training "
                     "has diverged, but it still spends its budget",
                     hospital->index, fb_hospital_name(federation, hospital->index), info->round + 1,
                     (long long)inside.non_finite);
     if (status == FB_OK)
-        status = encode(hospital, info, &update, federation->release.select == FB_SELECT_RANDOM);
+        status = encode(hospital, info, &update, federation->privacy->release.select == FB_SELECT_RANDOM);
     if (status == FB_OK)
         status = charge(federation, hospital, info, update.count);
     if (status == FB_OK) {
         report->shared = update.count;
         report->svt_tests = inside.tests;
         report->clip_rate = (double)inside.clipped / (double)n;
-        if (federation->release.mechanism == FB_MECHANISM_GAUSSIAN)
+        if (federation->privacy->release.mechanism == FB_MECHANISM_GAUSSIAN)
             report->norm_scale = inside.norm_scale;
         compare(&update, info->steps, n, federation->dw, report);
     }
@@ -151,7 +152,7 @@ static fb_status train_and_release(fb_federation *federation, fb_hospital *hospi
                           federation->w_local, start_moments(federation, hospital), &trained));
     const double trained_s = fb_time_s();
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
-    info.steps = trained.steps;
+    info.steps = federation->privacy->divisor[hospital->index];
     hospital->report.participated = 1;
     hospital->report.steps = trained.steps;
     hospital->report.train_loss = trained.loss_mean;

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fed/report.h"
 
-#include "codec/frame.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "fed/privacy_text.h"
 #include "nn/loss.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct fb_report {
     const fb_federation *federation; /* borrowed */
     fb_round_record record;
     /* (hospital_count) each, owned; what record points to */
-    int64_t *steps, *participated, *bytes_sent, *svt_tests;
+    int64_t *steps, *participated, *bytes_sent, *svt_tests, *releases;
     double *shared_fraction, *epsilon_round, *epsilon_total, *cosine, *snr, *clip_rate, *loss, *train_s, *privacy_s;
     double *epsilon_per_parameter, *overlap, *norm_scale;
     /* totals */
@@ -26,7 +27,8 @@ struct fb_report {
 static fb_status allocate(fb_report *report)
 {
     const int64_t h = report->federation->hospital_count;
-    int64_t **const integers[] = {&report->steps, &report->participated, &report->bytes_sent, &report->svt_tests};
+    int64_t **const integers[] = {&report->steps, &report->participated, &report->bytes_sent, &report->svt_tests,
+                                  &report->releases};
     double **const reals[] = {&report->shared_fraction,
                               &report->epsilon_round,
                               &report->epsilon_total,
@@ -92,6 +94,7 @@ void fb_report_destroy(fb_report **report)
         FB_FREE(r->participated);
         FB_FREE(r->bytes_sent);
         FB_FREE(r->svt_tests);
+        FB_FREE(r->releases);
         FB_FREE(r->shared_fraction);
         FB_FREE(r->epsilon_round);
         FB_FREE(r->epsilon_total);
@@ -126,43 +129,23 @@ static void print_ranks(const fb_federation *federation)
     }
 }
 
-static void print_sharing(const fb_federation *federation)
+/* Each line of the plan's text is a message of the log. */
+static fb_status print_privacy(const fb_federation *federation)
 {
-    const fb_budget *budget = &federation->budget;
-    const int noised = federation->release.mechanism != FB_MECHANISM_NONE;
-    const int value_bits = noised ? (int)ceil(log2(2.0 * (double)budget->clip_grid + 1.0)) : 32;
-    const int implied = federation->release.select == FB_SELECT_RANDOM;
-    const double bound_bytes =
-        implied ? (double)budget->count * value_bits / 8.0 : fb_frame_bound_bytes(budget->n, budget->count, value_bits);
-    fb_log_info("sharing: %lld of %lld parameters (nominal fraction %g); a message of %d-bit values carries at least "
-                "%.0f bytes of information, the dense model %lld bytes",
-                (long long)budget->count, (long long)budget->n, federation->config->sharing_fraction, value_bits,
-                bound_bytes, (long long)(budget->n * (int64_t)sizeof(float)));
+    char *text = NULL;
+    size_t size_bytes = 0;
+    FILE *stream = open_memstream(&text, &size_bytes);
+    if (!stream)
+        return FB_FAIL("no memory for the plan's text");
+    const fb_status status = fb_privacy_text(federation->privacy, stream);
+    fclose(stream);
+    for (char *line = text, *end; status == FB_OK && (end = strchr(line, '\n')) != NULL; line = end + 1)
+        fb_log_info("%.*s", (int)(end - line), line);
+    free(text);
+    return status;
 }
 
-static void print_privacy(const fb_federation *federation)
-{
-    const fb_budget *budget = &federation->budget;
-    if (!federation->guarantee->formal) {
-        fb_log_info("privacy: no guarantee: %s", federation->guarantee->reason);
-        return;
-    }
-    const double rounds = (double)federation->config->federation_rounds;
-    fb_log_info("privacy: epsilon per hospital and round %.6g = threshold %.6g + tests %.6g + answers %.6g "
-                "(%.6g per released parameter)",
-                budget->epsilon_round, budget->epsilon_threshold, budget->epsilon_query, budget->epsilon_answer,
-                budget->epsilon_answer_per_parameter);
-    fb_log_info("privacy: epsilon per hospital over %.0f rounds %.6g (basic composition), delta %.2g; unit: %s, %s",
-                rounds, budget->epsilon_round * rounds, fmin(1.0, budget->delta_round * rounds),
-                federation->guarantee->unit, federation->guarantee->neighbours);
-    fb_log_info("privacy: noise scale of a test %.3g, of an answer %.3g, in units of the clip %.3g",
-                budget->scale_query / (double)budget->clip_grid, budget->scale_answer / (double)budget->clip_grid,
-                federation->release.clip);
-    if (!federation->formal_privacy)
-        fb_log_info("privacy: the noise comes from the seed: this run simulates the mechanism, formal_privacy = false");
-}
-
-void fb_report_plan(const fb_report *report)
+fb_status fb_report_plan(const fb_report *report)
 {
     const fb_federation *federation = report->federation;
     const fb_config *config = federation->config;
@@ -183,15 +166,33 @@ void fb_report_plan(const fb_report *report)
     fb_log_info("training: %lld of %lld parameters (train.trainable = %s) by %s", (long long)federation->subset->count,
                 (long long)federation->params->count, config->train_trainable[0] ? config->train_trainable : "all",
                 config->train_optimizer == FB_OPTIMIZER_SGD ? "plain gradient descent" : "Adam");
-    if (config->run_mode != FB_MODE_FEDERATED)
-        return;
-    print_sharing(federation);
-    print_privacy(federation);
+    return config->run_mode == FB_MODE_FEDERATED ? print_privacy(federation) : FB_OK;
 }
 
 /* --- a round --- */
 
-static void take_hospital(fb_report *report, int h, const fb_hospital_report *hospital)
+/* What the hospital has spent, and how much of it in this round. */
+static fb_status take_spending(fb_report *report, int h, const fb_hospital_report *hospital)
+{
+    fb_privacy_plan *plan = report->federation->privacy;
+    fb_spent before, after;
+    const int64_t releases = hospital->releases;
+    FB_TRY(fb_privacy_plan_spent(plan, h, releases, &after));
+    report->releases[h] = releases;
+    report->epsilon_total[h] = after.epsilon;
+    report->epsilon_round[h] = report->epsilon_per_parameter[h] = plan->guarantee->formal ? 0.0 : INFINITY;
+    if (!plan->guarantee->formal || !hospital->participated)
+        return FB_OK;
+    FB_TRY(fb_privacy_plan_spent(plan, h, releases - 1, &before));
+    report->epsilon_round[h] = after.epsilon - before.epsilon;
+    const double nominal =
+        plan->release.mechanism == FB_MECHANISM_LAPLACE ? plan->budget.epsilon_round : report->epsilon_round[h];
+    if (hospital->shared > 0)
+        report->epsilon_per_parameter[h] = nominal / (double)hospital->shared;
+    return FB_OK;
+}
+
+static fb_status take_hospital(fb_report *report, int h, const fb_hospital_report *hospital)
 {
     const fb_federation *federation = report->federation;
     report->steps[h] = hospital->steps;
@@ -199,10 +200,6 @@ static void take_hospital(fb_report *report, int h, const fb_hospital_report *ho
     report->bytes_sent[h] = hospital->bytes_sent;
     report->svt_tests[h] = hospital->svt_tests;
     report->shared_fraction[h] = (double)hospital->shared / (double)federation->subset->count;
-    report->epsilon_round[h] = !federation->guarantee->formal ? INFINITY
-                               : hospital->participated       ? federation->budget.epsilon_round
-                                                              : 0.0;
-    report->epsilon_total[h] = hospital->epsilon_total;
     report->cosine[h] = hospital->update_cosine;
     report->snr[h] = hospital->update_snr;
     report->clip_rate[h] = hospital->clip_rate;
@@ -211,8 +208,7 @@ static void take_hospital(fb_report *report, int h, const fb_hospital_report *ho
     report->privacy_s[h] = hospital->privacy_seconds;
     report->overlap[h] = hospital->selection_overlap;
     report->norm_scale[h] = hospital->norm_scale;
-    report->epsilon_per_parameter[h] =
-        hospital->shared > 0 ? report->epsilon_round[h] / (double)hospital->shared : report->epsilon_round[h];
+    return take_spending(report, h, hospital);
 }
 
 static void add_totals(fb_report *report, const fb_hospital_report *hospitals, const fb_round_figures *figures)
@@ -237,13 +233,13 @@ static void add_totals(fb_report *report, const fb_hospital_report *hospitals, c
         report->validation = figures->validation;
 }
 
-const fb_round_record *fb_report_record(fb_report *report, const fb_hospital_report *hospitals,
-                                        const fb_round_figures *figures)
+fb_status fb_report_record(fb_report *report, const fb_hospital_report *hospitals, const fb_round_figures *figures,
+                           const fb_round_record **out)
 {
     fb_round_record *record = &report->record;
     double slowest = 0.0;
     for (int h = 0; h < report->federation->hospital_count; h++) {
-        take_hospital(report, h, &hospitals[h]);
+        FB_TRY(take_hospital(report, h, &hospitals[h]));
         slowest = fmax(slowest, hospitals[h].train_seconds + hospitals[h].privacy_seconds);
     }
     for (int r = 0; r < FB_REGIONS; r++) {
@@ -260,7 +256,8 @@ const fb_round_record *fb_report_record(fb_report *report, const fb_hospital_rep
     record->simulated_seconds = slowest + figures->times.comm_s;
     record->bytes_dense = report->federation->subset->count * (int64_t)sizeof(float);
     add_totals(report, hospitals, figures);
-    return record;
+    *out = record;
+    return FB_OK;
 }
 
 static void hospital_lines(const fb_report *report)
@@ -274,12 +271,13 @@ static void hospital_lines(const fb_report *report)
                 report->privacy_s[h]);
 }
 
-/* The largest spent by a hospital. */
-static double most_spent(const fb_report *report)
+/* The hospital that spent most. */
+static int most_spent(const fb_report *report)
 {
-    double most = 0.0;
-    for (int h = 0; h < report->federation->hospital_count; h++)
-        most = fmax(most, report->epsilon_total[h]);
+    int most = 0;
+    for (int h = 1; h < report->federation->hospital_count; h++)
+        if (report->epsilon_total[h] > report->epsilon_total[most])
+            most = h;
     return most;
 }
 
@@ -293,8 +291,8 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
                  figures->test.dice[FB_REGION_TC], figures->test.dice[FB_REGION_WT], figures->test.dice[FB_REGION_ET]);
     else if (!isnan(figures->validation.mean))
         snprintf(score, sizeof score, "validation dice %.4f", figures->validation.mean);
-    if (federation->guarantee->formal)
-        snprintf(spent, sizeof spent, ", epsilon %.4g", most_spent(report));
+    if (federation->privacy->guarantee->formal)
+        snprintf(spent, sizeof spent, ", epsilon %.4g", report->epsilon_total[most_spent(report)]);
     fb_log_info("round %lld/%lld: loss %.4f, %s%s, %.2f s (%.2f evaluation), %.0f s left", (long long)round + 1,
                 (long long)rounds, report->loss_mean, score, spent, figures->round_s, figures->eval_s,
                 elapsed_s / (double)(round + 1) * (double)(rounds - round - 1));
@@ -303,26 +301,28 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
 
 /* --- the end --- */
 
-/* "none" without a guarantee. */
-static void spent_text(const fb_report *report, int complete, char text[64])
-{
-    const fb_federation *federation = report->federation;
-    if (!federation->guarantee->formal)
-        snprintf(text, 64, "none");
-    else if (complete)
-        snprintf(text, 64, "%.9g", most_spent(report));
-    else
-        snprintf(text, 64, "at most %.9g", most_spent(report) + federation->budget.epsilon_round);
-}
+/* What the run has spent, as text: "none" without a guarantee. */
+typedef struct spending {
+    char epsilon[64], delta[32], per_parameter[32];
+    const char *accountant;
+} spending;
 
-static const char *accountant(const fb_report *report)
+/* complete: 0 after a failure, when one more release than was recorded may have been charged. */
+static fb_status describe_spending(const fb_report *report, int complete, spending *out)
 {
-    return report->federation->guarantee->formal ? "basic" : "none";
-}
-
-static double delta_total(const fb_report *report, int64_t rounds)
-{
-    return fmin(1.0, report->federation->budget.delta_round * (double)rounds);
+    fb_privacy_plan *plan = report->federation->privacy;
+    const int hospital = most_spent(report);
+    fb_spent spent;
+    *out = (spending){"none", "0", "none", "none"};
+    if (!plan->guarantee->formal)
+        return FB_OK;
+    FB_TRY(fb_privacy_plan_spent(plan, hospital, report->releases[hospital] + !complete, &spent));
+    snprintf(out->epsilon, sizeof out->epsilon, "%s%.9g", complete ? "" : "at most ", spent.epsilon);
+    snprintf(out->delta, sizeof out->delta, "%.3g", plan->delta);
+    if (plan->release.mechanism == FB_MECHANISM_LAPLACE)
+        snprintf(out->per_parameter, sizeof out->per_parameter, "%.9g", plan->budget.epsilon_answer_per_parameter);
+    out->accountant = fb_accountant_name(spent.accountant);
+    return FB_OK;
 }
 
 static double mean_share(const fb_report *report)
@@ -330,51 +330,104 @@ static double mean_share(const fb_report *report)
     return (double)report->shared / (double)report->sharers / (double)report->federation->subset->count;
 }
 
-void fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path)
+fb_status fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path)
 {
-    char spent[64];
-    spent_text(report, 1, spent);
+    const fb_privacy_plan *plan = report->federation->privacy;
+    spending spent;
+    FB_TRY(describe_spending(report, 1, &spent));
     printf("RESULT rounds=%lld dice_mean=%.6f dice_tc=%.6f dice_wt=%.6f dice_et=%.6f dice_validation_mean=%.6f "
-           "shared_fraction=%.6f epsilon_total=%s delta=%.3g unit=%s neighbours=%s accountant=%s formal_privacy=%s "
-           "bytes_sent=%lld overhead_fraction=%.4f model_sha256=%s results=%s\n",
+           "shared_fraction=%.6f epsilon_total=%s epsilon_per_parameter=%s delta=%s unit=%s neighbours=%s trust=%s "
+           "accountant=%s formal_privacy=%s bytes_sent=%lld overhead_fraction=%.4f model_sha256=%s results=%s\n",
            (long long)report->rounds, report->test.mean, report->test.dice[FB_REGION_TC],
            report->test.dice[FB_REGION_WT], report->test.dice[FB_REGION_ET], report->validation.mean,
-           mean_share(report), spent, delta_total(report, report->rounds), report->federation->guarantee->unit,
-           report->federation->guarantee->neighbours, accountant(report),
-           report->federation->formal_privacy ? "true" : "false", (long long)report->bytes_total,
+           mean_share(report), spent.epsilon, spent.per_parameter, spent.delta, plan->guarantee->unit,
+           plan->guarantee->neighbours, fb_privacy_trust_name(plan->release.trust), spent.accountant,
+           plan->formal_failure ? "false" : "true", (long long)report->bytes_total,
            report->overhead_s / report->round_s, model_sha256, results_path);
     fflush(stdout);
+    return FB_OK;
 }
 
 fb_status fb_report_summary_records(const fb_report *report, int complete, const char *model_sha256,
                                     fb_records *records)
 {
-    char spent[64];
-    spent_text(report, complete, spent);
+    spending spent;
+    FB_TRY(describe_spending(report, complete, &spent));
     FB_TRY(fb_records_add(records, "model_sha256", "%s", complete ? model_sha256 : "none"));
-    FB_TRY(fb_records_add(records, "epsilon_spent", "%s", spent));
-    FB_TRY(fb_records_add(records, "delta_spent", "%.3g", delta_total(report, report->rounds + !complete)));
+    FB_TRY(fb_records_add(records, "epsilon_spent", "%s", spent.epsilon));
+    FB_TRY(fb_records_add(records, "delta_spent", "%s", spent.delta));
+    FB_TRY(fb_records_add(records, "epsilon_accountant", "%s", spent.accountant));
     FB_TRY(fb_records_add(records, "bytes_sent_total", "%lld", (long long)report->bytes_total));
     return fb_records_add(records, "overhead_fraction", "%.6f", report->overhead_s / report->round_s);
 }
 
-fb_status fb_report_privacy_records(const fb_federation *federation, fb_records *records)
+static fb_status add_laplace(const fb_budget *budget, fb_records *records)
 {
-    const fb_budget *budget = &federation->budget;
-    FB_TRY(fb_records_add(records, "formal_privacy", "%s", federation->formal_privacy ? "true" : "false"));
-    FB_TRY(fb_records_add(records, "privacy_unit", "%s", federation->guarantee->unit));
-    FB_TRY(fb_records_add(records, "privacy_neighbours", "%s", federation->guarantee->neighbours));
-    FB_TRY(fb_records_add(records, "privacy_reason", "%s", federation->guarantee->reason));
-    FB_TRY(fb_records_add(records, "privacy_accountant", "%s", federation->guarantee->formal ? "basic" : "none"));
-    if (!federation->guarantee->formal)
-        return FB_OK;
-    FB_TRY(fb_records_add(records, "noise_run_nonce", "%016llx", (unsigned long long)federation->run_nonce));
-    FB_TRY(fb_records_add(records, "epsilon_round", "%.9g", budget->epsilon_round));
     FB_TRY(fb_records_add(records, "epsilon_round_threshold", "%.9g", budget->epsilon_threshold));
     FB_TRY(fb_records_add(records, "epsilon_round_query", "%.9g", budget->epsilon_query));
     FB_TRY(fb_records_add(records, "epsilon_round_answer", "%.9g", budget->epsilon_answer));
-    FB_TRY(fb_records_add(records, "epsilon_answer_per_parameter", "%.9g", budget->epsilon_answer_per_parameter));
-    FB_TRY(fb_records_add(records, "delta_round", "%.3g", budget->delta_round));
-    FB_TRY(fb_records_add(records, "public_constants", "steps, hospital weights, sharing fraction, clip, threshold"));
-    return fb_records_add(records, "grid_log2", "%d", budget->grid_log2);
+    return fb_records_add(records, "epsilon_answer_per_parameter", "%.9g", budget->epsilon_answer_per_parameter);
+}
+
+/* Per round and in total by every accountant, for the hospital that will have spent most. */
+static fb_status add_budget(const fb_federation *federation, fb_records *records)
+{
+    fb_privacy_plan *plan = federation->privacy;
+    fb_spent one, all;
+    char name[64];
+    FB_TRY(fb_privacy_plan_spent(plan, plan->worst, 1, &one));
+    FB_TRY(fb_privacy_plan_spent(plan, plan->worst, plan->releases, &all));
+    FB_TRY(fb_records_add(records, "privacy_accountant", "%s", fb_accountant_name(all.accountant)));
+    FB_TRY(fb_records_add(records, "epsilon_round", "%.9g", one.epsilon));
+    FB_TRY(fb_records_add(records, "epsilon_planned", "%.9g", all.epsilon));
+    for (int i = 0; i < FB_ACCOUNTANTS; i++) {
+        snprintf(name, sizeof name, "epsilon_planned_%s", fb_accountant_name((fb_accountant)i));
+        if (!isnan(all.by[i]))
+            FB_TRY(fb_records_add(records, name, "%.9g", all.by[i]));
+    }
+    FB_TRY(fb_records_add(records, "delta", "%.9g", plan->delta));
+    return plan->release.mechanism == FB_MECHANISM_LAPLACE ? add_laplace(&plan->budget, records) : FB_OK;
+}
+
+static fb_status add_noise(const fb_privacy_plan *plan, fb_records *records)
+{
+    const int dpsgd = plan->dpsgd != NULL;
+    char name[64];
+    FB_TRY(fb_records_add(records, "noise_scale_factor", "%.9g", plan->noise_scale));
+    for (int h = 0; dpsgd && h < plan->hospital_count; h++) {
+        snprintf(name, sizeof name, "noise_multiplier_hospital_%02d", h);
+        FB_TRY(fb_records_add(records, name, "%.9g", plan->dpsgd[h].spec.noise_multiplier));
+    }
+    if (plan->release.mechanism == FB_MECHANISM_GAUSSIAN)
+        FB_TRY(fb_records_add(records, "noise_multiplier", "%.9g", plan->release.noise_multiplier));
+    return fb_records_add(records, "grid_log2", "%d", dpsgd ? plan->dpsgd[0].grid_log2 : plan->budget.grid_log2);
+}
+
+static fb_status add_assumptions(const fb_privacy_plan *plan, fb_records *records)
+{
+    char name[64];
+    const char *assumed = NULL;
+    for (int i = 0; (assumed = fb_privacy_plan_assumption(plan, i)) != NULL; i++) {
+        snprintf(name, sizeof name, "privacy_assumption_%d", i + 1);
+        FB_TRY(fb_records_add(records, name, "%s", assumed));
+    }
+    return FB_OK;
+}
+
+fb_status fb_report_privacy_records(const fb_federation *federation, fb_records *records)
+{
+    const fb_privacy_plan *plan = federation->privacy;
+    FB_TRY(fb_records_add(records, "formal_privacy", "%s", plan->formal_failure ? "false" : "true"));
+    if (plan->formal_failure)
+        FB_TRY(fb_records_add(records, "formal_failure", "%s", plan->formal_failure));
+    FB_TRY(fb_records_add(records, "privacy_unit", "%s", plan->guarantee->unit));
+    FB_TRY(fb_records_add(records, "privacy_neighbours", "%s", plan->guarantee->neighbours));
+    FB_TRY(fb_records_add(records, "privacy_trust", "%s", fb_privacy_trust_name(plan->release.trust)));
+    FB_TRY(fb_records_add(records, "privacy_reason", "%s", plan->guarantee->reason));
+    FB_TRY(add_assumptions(plan, records));
+    if (!plan->guarantee->formal)
+        return fb_records_add(records, "privacy_accountant", "none");
+    FB_TRY(fb_records_add(records, "noise_run_nonce", "%016llx", (unsigned long long)federation->run_nonce));
+    FB_TRY(add_budget(federation, records));
+    return add_noise(plan, records);
 }

@@ -23,17 +23,17 @@ void fb_report_destroy(fb_report **report);
 
 /* Prints hospitals per rank, size of the model, memory, bytes and budgets: nominal, per parameter, per round and in
  * total, with unit and neighbours. */
-void fb_report_plan(const fb_report *report);
+fb_status fb_report_plan(const fb_report *report) FB_MUST_USE;
 
-/* The record of a round for the results file, and adds it to the totals. Borrowed until the next call. */
-const fb_round_record *fb_report_record(fb_report *report, const fb_hospital_report *hospitals,
-                                        const fb_round_figures *figures);
+/* The record of a round for the results file, and adds it to the totals. *out is borrowed until the next call. */
+fb_status fb_report_record(fb_report *report, const fb_hospital_report *hospitals, const fb_round_figures *figures,
+                           const fb_round_record **out) FB_MUST_USE;
 
 /* One line per round; elapsed_s since the start of the run gives the time left. */
 void fb_report_line(const fb_report *report, int64_t round, const fb_round_figures *figures, double elapsed_s);
 
 /* The line RESULT key=value ... on standard output. */
-void fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path);
+fb_status fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path) FB_MUST_USE;
 
 /* The same figures, and the privacy statement, as attributes of the results file. complete: 0 after a failure, when one
  * more round than was recorded may have been charged. */

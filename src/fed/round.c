@@ -13,8 +13,8 @@ static void reset_reports(fb_federation *federation)
 {
     for (int h = 0; h < federation->hospital_count; h++) {
         fb_hospital *hospital = &federation->hospitals[h];
-        const double spent = hospital->report.epsilon_total;
-        hospital->report = (fb_hospital_report){.epsilon_total = spent,
+        const int64_t releases = hospital->report.releases;
+        hospital->report = (fb_hospital_report){.releases = releases,
                                                 .update_cosine = NAN,
                                                 .update_snr = NAN,
                                                 .clip_rate = NAN,
@@ -99,7 +99,7 @@ typedef struct server {
     const int64_t *participates; /* (hospital_count) */
     const uint8_t *model_hash;   /* 16 bytes */
     int *received;               /* (hospital_count) messages so far */
-    uint32_t *implied;           /* (budget.count) scratch for select = random */
+    uint32_t *implied;           /* (privacy->budget.count) scratch for select = random */
 } server;
 
 /* Which sum a hospital's i-th message belongs to: the update, then Adam's first and second moments. */
@@ -121,11 +121,11 @@ static fb_status accept(server *s, const uint8_t *bytes, int64_t size_bytes)
         s->received[hospital] == messages)
         return FB_FAIL("server: unexpected message of hospital %u in round %u", info.hospital, s->round + 1);
     const int message = s->received[hospital]++;
-    fb_frame_info expected = {s->round, info.hospital, federation->steps[hospital], {0}};
+    fb_frame_info expected = {s->round, info.hospital, federation->privacy->divisor[hospital], {0}};
     memcpy(expected.model_hash, s->model_hash, sizeof expected.model_hash);
 
-    const int implied = message == 0 && federation->release.select == FB_SELECT_RANDOM;
-    const int64_t n = federation->subset->count, count = federation->budget.count;
+    const int implied = message == 0 && federation->privacy->release.select == FB_SELECT_RANDOM;
+    const int64_t n = federation->subset->count, count = federation->privacy->budget.count;
     if (implied) {
         const fb_rng rng = fb_hospital_select_rng(federation, hospital, s->round);
         FB_TRY(fb_select_random(&rng, n, count, s->implied));
@@ -135,7 +135,8 @@ static fb_status accept(server *s, const uint8_t *bytes, int64_t size_bytes)
                                        implied ? s->implied : NULL, implied ? count : 0, &update);
     const int uniform = federation->config->federation_weighting == FB_WEIGHTING_UNIFORM;
     if (status == FB_OK)
-        status = fb_aggregate_add(sum_of(federation, message), &update, uniform ? 1 : expected.steps, expected.steps);
+        status = fb_aggregate_add(sum_of(federation, message), &update, uniform ? 1 : federation->steps[hospital],
+                                  expected.steps);
     fb_update_free(&update);
     return status;
 }
@@ -181,7 +182,7 @@ static fb_status serve(fb_federation *federation, uint32_t round, const int64_t 
     for (int h = 0; h < federation->hospital_count; h++)
         expected += participates[h] ? (federation->aggregate_m ? FB_MESSAGES_MAX : 1) : 0;
     FB_TRY_GOTO(status, FB_ALLOC(s.received, federation->hospital_count, "server"), done);
-    FB_TRY_GOTO(status, FB_ALLOC(s.implied, federation->budget.count, "server"), done);
+    FB_TRY_GOTO(status, FB_ALLOC(s.implied, federation->privacy->budget.count, "server"), done);
     FB_TRY_GOTO(status, receive_all(&s, expected), done);
     status = apply_sums(federation);
 done:

@@ -80,11 +80,23 @@ static fb_status make_folder(run *r)
 
 /* --- results --- */
 
+/* The epsilon axis of a sweep: what was asked for, or what the planned rounds spend. */
+static fb_status configured_total(const fb_federation *federation, double *total)
+{
+    fb_spent spent;
+    FB_TRY(
+        fb_privacy_plan_spent(federation->privacy, federation->privacy->worst, federation->privacy->releases, &spent));
+    const double asked = federation->config->privacy_epsilon_total;
+    *total = asked > 0.0 ? asked : spent.epsilon;
+    return FB_OK;
+}
+
 static fb_status create_results(run *r, int argc, char **argv)
 {
     const fb_federation *federation = r->federation;
     fb_records config = {0}, provenance = {0};
     const char **names = NULL;
+    double total = INFINITY;
     char select[FB_TEXT_CHARS], mechanism[FB_TEXT_CHARS], algorithm[FB_TEXT_CHARS], mode[FB_TEXT_CHARS];
     fb_status status = FB_OK;
     fb_config_text(r->config, "sharing", "select", select);
@@ -96,13 +108,12 @@ static fb_status create_results(run *r, int argc, char **argv)
     FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, argc, argv, federation->cohort->sha256, &provenance),
                 done);
     FB_TRY_GOTO(status, fb_report_privacy_records(federation, &provenance), done);
+    FB_TRY_GOTO(status, configured_total(federation, &total), done);
     FB_TRY_GOTO(status, FB_ALLOC(names, federation->hospital_count, "hospital names"), done);
     for (int h = 0; h < federation->hospital_count; h++)
         names[h] = fb_hospital_name(federation, h);
     const fb_results_spec spec = {.share_fraction = r->config->sharing_fraction,
-                                  .epsilon = federation->guarantee->formal ? federation->budget.epsilon_round *
-                                                                                 (double)r->config->federation_rounds
-                                                                           : INFINITY,
+                                  .epsilon = total,
                                   .seed = r->config->run_seed,
                                   .select = select,
                                   .mechanism = mechanism,
@@ -174,7 +185,9 @@ static fb_status commit_round(run *r, int64_t round, const fb_round_figures *fig
 {
     char sha256[FB_SHA256_CHARS];
     const int64_t every = r->config->run_checkpoint_every;
-    FB_TRY(fb_results_write_round(r->results, round, fb_report_record(r->report, r->reports, figures)));
+    const fb_round_record *record = NULL;
+    FB_TRY(fb_report_record(r->report, r->reports, figures, &record));
+    FB_TRY(fb_results_write_round(r->results, round, record));
     fb_report_line(r->report, round, figures, fb_time_s() - r->start_s);
     if (every > 0 && (round + 1) % every == 0 && r->config->run_mode != FB_MODE_LOCAL)
         FB_TRY(write_model(r, "checkpoint.safetensors", r->federation->w, sha256));
@@ -209,7 +222,7 @@ static fb_status start(run *r, int argc, char **argv)
     if (status == FB_OK && is_root(r))
         status = create_results(r, argc, argv);
     if (status == FB_OK && is_root(r))
-        fb_report_plan(r->report);
+        status = fb_report_plan(r->report);
     return fb_status_agree(r->comm, status);
 }
 
@@ -224,7 +237,7 @@ fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *co
     const fb_status finished = is_root(&r) ? finish_results(&r, status == FB_OK) : FB_OK;
     status = status == FB_OK ? fb_status_agree(comm, finished) : fb_error_first(status, finished);
     if (status == FB_OK && is_root(&r))
-        fb_report_result(r.report, r.model_sha256, r.results_path);
+        status = fb_report_result(r.report, r.model_sha256, r.results_path);
     fb_report_destroy(&r.report);
     FB_FREE(r.reports);
     fb_federation_destroy(&r.federation);

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fed/privacy_text.h"
+
+#include "codec/frame.h"
+
+#include <math.h>
+
+const char *fb_privacy_trust_name(fb_trust trust)
+{
+    static const char *const names[] = {"local", "secagg", "central"};
+    return names[trust];
+}
+
+/* A noised value is on the grid, within the clip where it is clipped again. */
+int fb_privacy_value_bits(const fb_privacy_plan *plan)
+{
+    if (plan->release.mechanism == FB_MECHANISM_NONE)
+        return 32;
+    const double bound = (double)(plan->budget.clip_grid > 0 ? plan->budget.clip_grid : plan->budget.clip_norm_grid);
+    return (int)ceil(log2(2.0 * bound + 1.0));
+}
+
+double fb_privacy_message_bytes(const fb_privacy_plan *plan)
+{
+    const int implied = plan->release.select == FB_SELECT_RANDOM || plan->release.select == FB_SELECT_PUBLIC;
+    const int bits = fb_privacy_value_bits(plan);
+    return implied ? (double)plan->budget.count * bits / 8.0
+                   : fb_frame_bound_bytes(plan->budget.n, plan->budget.count, bits);
+}
+
+static void print_sharing(const fb_privacy_plan *plan, FILE *stream)
+{
+    fprintf(stream,
+            "sharing: %lld of %lld parameters a hospital and round (%.4g %%); a message of %d-bit values carries at "
+            "least %.0f bytes of information, the dense model %lld bytes\n",
+            (long long)plan->budget.count, (long long)plan->budget.n,
+            100.0 * (double)plan->budget.count / (double)plan->budget.n, fb_privacy_value_bits(plan),
+            fb_privacy_message_bytes(plan), (long long)(plan->budget.n * (int64_t)sizeof(float)));
+}
+
+static void print_claim(const fb_privacy_plan *plan, FILE *stream)
+{
+    const char *const readers[] = {"the server and everybody else sees what a hospital sends",
+                                   "the server sees the sum of what the hospitals send, nobody sees one hospital's",
+                                   "the server sees every update and is trusted, everybody else sees the noised sum"};
+    fprintf(stream, "privacy: unit %s, neighbours %s, trust %s: %s\n", plan->guarantee->unit,
+            plan->guarantee->neighbours, fb_privacy_trust_name(plan->release.trust), readers[plan->release.trust]);
+    fprintf(stream, "privacy: by %s\n", plan->guarantee->reason);
+    if (plan->noise_scale != 1.0)
+        fprintf(stream, "privacy: the configured noise times %.6g meets privacy.epsilon_total\n", plan->noise_scale);
+}
+
+static void print_accountants(const fb_spent *spent, FILE *stream)
+{
+    fprintf(stream, "privacy: by accountant:");
+    for (int i = 0; i < FB_ACCOUNTANTS; i++) {
+        if (isnan(spent->by[i]))
+            fprintf(stream, "%s %s -", i ? "," : "", fb_accountant_name((fb_accountant)i));
+        else
+            fprintf(stream, "%s %s %.6g", i ? "," : "", fb_accountant_name((fb_accountant)i), spent->by[i]);
+    }
+    fprintf(stream, " (-: does not apply); the least is valid\n");
+}
+
+static fb_status print_spending(fb_privacy_plan *plan, FILE *stream)
+{
+    fb_spent one, all;
+    FB_TRY(fb_privacy_plan_spent(plan, plan->worst, 1, &one));
+    FB_TRY(fb_privacy_plan_spent(plan, plan->worst, plan->releases, &all));
+    fprintf(stream,
+            "privacy: epsilon %.6g in one round, %.6g in total after %lld rounds, at delta %g (accountant %s)\n",
+            one.epsilon, all.epsilon, (long long)plan->releases, plan->delta, fb_accountant_name(all.accountant));
+    print_accountants(&all, stream);
+    return FB_OK;
+}
+
+/* The parts of one round's budget, and the axis of the paper's figures: epsilon of one released value. */
+static void print_parts(const fb_privacy_plan *plan, FILE *stream)
+{
+    const fb_budget *budget = &plan->budget;
+    if (plan->release.mechanism != FB_MECHANISM_LAPLACE)
+        return;
+    fprintf(stream,
+            "privacy: a round's parts: threshold %.6g + tests %.6g + answers %.6g = %.6g per released parameter "
+            "(the axis of the paper's figures)\n",
+            budget->epsilon_threshold, budget->epsilon_query, budget->epsilon_answer,
+            budget->epsilon_answer_per_parameter);
+}
+
+static void print_noise(const fb_privacy_plan *plan, FILE *stream)
+{
+    const fb_budget *budget = &plan->budget;
+    const double clip = (double)budget->clip_grid;
+    if (plan->dpsgd)
+        fprintf(stream,
+                "noise: noise_multiplier %.6g of the hospital that spends most, clip_norm %g of a patient's "
+                "gradient\n",
+                plan->dpsgd[plan->worst].spec.noise_multiplier, plan->dpsgd[plan->worst].spec.clip_norm);
+    else if (plan->release.mechanism == FB_MECHANISM_GAUSSIAN)
+        fprintf(stream, "noise: standard deviation %.6g times clip_norm %g on the %s\n",
+                budget->sigma / (double)budget->clip_norm_grid, plan->release.clip_norm,
+                plan->release.trust == FB_TRUST_LOCAL ? "update" : "sum of the updates");
+    else if (budget->scale_query > 0.0)
+        fprintf(stream, "noise: scale of a test %.4g, of an answer %.4g, in units of the clip %g\n",
+                budget->scale_query / clip, budget->scale_answer / clip, plan->release.clip);
+    else if (plan->release.mechanism == FB_MECHANISM_LAPLACE)
+        fprintf(stream, "noise: scale of an answer %.4g, in units of the clip %g\n", budget->scale_answer / clip,
+                plan->release.clip);
+}
+
+static void print_formal(const fb_privacy_plan *plan, FILE *stream)
+{
+    const char *assumed = NULL;
+    if (plan->formal_failure)
+        fprintf(stream, "privacy: formal_privacy = false: %s\n", plan->formal_failure);
+    else
+        fprintf(stream, "privacy: formal_privacy = true, if\n");
+    for (int i = 0; (assumed = fb_privacy_plan_assumption(plan, i)) != NULL; i++)
+        fprintf(stream, "privacy: - %s\n", assumed);
+}
+
+fb_status fb_privacy_text(fb_privacy_plan *plan, FILE *stream)
+{
+    print_sharing(plan, stream);
+    if (!plan->guarantee->formal) {
+        fprintf(stream, "privacy: no guarantee: %s\n", plan->guarantee->reason);
+        print_noise(plan, stream);
+        return FB_OK;
+    }
+    print_claim(plan, stream);
+    FB_TRY(print_spending(plan, stream));
+    print_parts(plan, stream);
+    print_noise(plan, stream);
+    print_formal(plan, stream);
+    return FB_OK;
+}
