@@ -6,8 +6,10 @@
 #include "core/build_info.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "fed/plan.h"
 #include "fed/run.h"
 #include "nn/op.h"
+#include "privacy/published.h"
 
 #include <hdf5.h>
 #include <sodium.h>
@@ -19,6 +21,8 @@ static void print_usage(FILE *stream)
 {
     fputs(
         "Usage: fedbrats train [FILE.ini] --section.key=value ...\n"
+        "       fedbrats plan [FILE.ini] --section.key=value ... | --examples\n"
+        "       fedbrats audit --help\n"
         "       fedbrats info\n"
         "       fedbrats --help | --version\n"
         "\n"
@@ -28,6 +32,11 @@ static void print_usage(FILE *stream)
         "  mpirun -n 13 fedbrats train experiment.ini --sharing.select=topk --sharing.fraction=0.4\n"
         "\n"
         "Works without mpirun too: one process then plays all hospitals, with the same results bit for bit.\n"
+        "plan says, without data, what such a run would share and spend and what the noise would leave of the "
+        "updates;\n"
+        "plan.solve finds noise, rounds or share for a budget; --examples: what published settings really spend.\n"
+        "audit measures a lower bound of what the mechanisms spend.\n"
+        "\n"
         "Exit status: 0 ok, 1 failed, 2 usage or configuration error.\n",
         stream);
 }
@@ -113,6 +122,24 @@ static int train(int argc, char **argv)
     return code;
 }
 
+static int plan(int argc, char **argv)
+{
+    fb_config config;
+    fb_options *options = NULL;
+    if (argc == 3 && strcmp(argv[2], "--examples") == 0) {
+        fb_published_print(stdout);
+        return FB_EXIT_OK;
+    }
+    fb_status status = fb_config_read_plan(argc - 1, argv + 1, &config, &options);
+    if (status == FB_OK) {
+        status = fb_plan_print(&config, stdout);
+        fb_options_destroy(&options);
+    }
+    const int code = report_error(status, 1);
+    FB_ASSERT(code != FB_EXIT_OK || fb_mem_live_blocks() == 0);
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     if (fb_options_wants(argc, argv, "--version")) {
@@ -130,6 +157,8 @@ int main(int argc, char **argv)
     }
     if (argc >= 2 && strcmp(argv[1], "train") == 0)
         return train(argc, argv);
+    if (argc >= 2 && strcmp(argv[1], "plan") == 0)
+        return plan(argc, argv);
     if (argc == 2 && strcmp(argv[1], "info") == 0)
         return print_info();
     if (argc >= 2)

@@ -77,7 +77,7 @@ static fb_status check_model(const fb_config *config)
     return check_shape("eval.window", config->eval_window, levels);
 }
 
-fb_status fb_config_read(int argc, char **argv, fb_config *config, fb_options **options)
+static fb_status read(int argc, char **argv, int complete, fb_config *config, fb_options **options)
 {
     const char *file = NULL;
     int files = 0;
@@ -88,13 +88,23 @@ fb_status fb_config_read(int argc, char **argv, fb_config *config, fb_options **
         status = fb_options_read_ini(*options, file);
     if (status == FB_OK)
         status = apply_preset(*options, config->run_preset);
-    if (status == FB_OK)
+    if (status == FB_OK && complete)
         status = fb_options_complete(*options);
     if (status == FB_OK)
         status = check_model(config);
     if (status != FB_OK)
         fb_options_destroy(options);
     return status;
+}
+
+fb_status fb_config_read(int argc, char **argv, fb_config *config, fb_options **options)
+{
+    return read(argc, argv, 1, config, options);
+}
+
+fb_status fb_config_read_plan(int argc, char **argv, fb_config *config, fb_options **options)
+{
+    return read(argc, argv, 0, config, options);
 }
 
 void fb_config_text(const fb_config *config, const char *section, const char *key, char text[FB_TEXT_CHARS])

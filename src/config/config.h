@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The configuration of `fedbrats train`: one struct with a field section_key per line of options.def.
+ * The configuration of `fedbrats train` and `fedbrats plan`: one struct with a field section_key per line of
+ * options.def.
  */
 #pragma once
 
@@ -38,6 +39,9 @@ const fb_option *fb_config_table(int *count);
  * fulfil together. `options` keeps where each value came from; both are owned by the caller. Errors are usage errors.
  */
 fb_status fb_config_read(int argc, char **argv, fb_config *config, fb_options **options) FB_MUST_USE;
+
+/* The same for `fedbrats plan`: no option is required. */
+fb_status fb_config_read_plan(int argc, char **argv, fb_config *config, fb_options **options) FB_MUST_USE;
 
 /* The present value of any option as text, e.g. fb_config_text(&config, "sharing", "select", text). */
 void fb_config_text(const fb_config *config, const char *section, const char *key, char text[FB_TEXT_CHARS]);

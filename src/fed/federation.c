@@ -8,7 +8,7 @@
 #include <sodium.h>
 #include <string.h>
 
-static fb_net_spec net_spec(const fb_config *config)
+fb_net_spec fb_federation_net(const fb_config *config)
 {
     fb_net_spec spec = {.filters = config->model_filters,
                         .levels = (int)config->model_blocks_down.count,
@@ -121,7 +121,7 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
 static fb_status make_model(fb_federation *federation)
 {
     const fb_config *config = federation->config;
-    federation->net = net_spec(config);
+    federation->net = fb_federation_net(config);
     FB_TRY(fb_params_create(&federation->net, &federation->params));
     FB_TRY(fb_subset_create(federation->params, config->train_trainable, &federation->subset));
     const int64_t n = federation->subset->count;

@@ -75,6 +75,9 @@ fb_status fb_federation_create(const fb_config *config, fb_comm *comm, const cha
                                fb_federation **out) FB_MUST_USE;
 void fb_federation_destroy(fb_federation **federation); /* not collective */
 
+/* The network that the options describe. Not collective. */
+fb_net_spec fb_federation_net(const fb_config *config);
+
 const char *fb_hospital_name(const fb_federation *federation, int hospital);
 
 /* --- hospital.c: one hospital's round. Not collective. --- */

@@ -382,8 +382,12 @@ static fb_status make(const fb_config *config, int64_t n, const int64_t *train_c
 {
     plan->guarantee = fb_guarantee_find((fb_select)config->sharing_select, (fb_mechanism)config->privacy_mechanism);
     plan->release = spec_of(config, plan->participants);
-    if (!plan->guarantee) /* the budget's refusal names the combination */
-        return fb_budget_plan(&plan->release, n, &plan->budget);
+    if (!plan->guarantee) {
+        plan->release.mechanism = (fb_mechanism)config->privacy_mechanism;
+        const fb_status refusal = fb_budget_plan(&plan->release, n, &plan->budget); /* names the combination */
+        FB_ASSERT(refusal != FB_OK);
+        return refusal;
+    }
     FB_TRY(fb_privacy_check(config, plan->guarantee));
     FB_TRY(FB_ALLOC(plan->spent, (int64_t)plan->hospital_count * SLOTS, "spent budgets"));
     FB_TRY(count_releases(config, plan));
@@ -405,6 +409,7 @@ fb_status fb_privacy_plan_create(const fb_config *config, int64_t n, int hospita
     plan->rounds = config->federation_rounds;
     plan->delta = config->privacy_delta;
     plan->noise_scale = 1.0;
+    plan->uniform = config->federation_weighting == FB_WEIGHTING_UNIFORM;
     plan->starts_from_model = config->train_init_from[0] != '\0';
     const fb_status status = make(config, n, train_cases, plan);
     if (status != FB_OK)

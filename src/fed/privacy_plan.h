@@ -24,6 +24,7 @@ typedef struct fb_privacy_plan {
     int worst;                        /* the hospital that spends most over `releases` */
     int64_t *divisor;                 /* (hospital_count) owned: local steps by which dW is divided, public */
     fb_dpsgd_plan *dpsgd;             /* (hospital_count) owned; NULL unless privacy.mechanism = dpsgd */
+    int uniform;                      /* hospitals weigh alike in the mean; else by their steps */
     int starts_from_model;            /* train.init_from is given */
     const char
         *formal_failure; /* first condition of formal privacy that does not hold, as a sentence; NULL: all hold */

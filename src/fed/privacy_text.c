@@ -2,6 +2,8 @@
 #include "fed/privacy_text.h"
 
 #include "codec/frame.h"
+#include "core/mem.h"
+#include "privacy/expect.h"
 
 #include <math.h>
 
@@ -119,18 +121,101 @@ static void print_formal(const fb_privacy_plan *plan, FILE *stream)
         fprintf(stream, "privacy: - %s\n", assumed);
 }
 
+/* --- what is left of an update --- */
+
+/* By what a hospital's noised values are multiplied in the mean: its weight and its divisor. */
+static double factor_of(const fb_privacy_plan *plan, int hospital)
+{
+    const double steps = (double)plan->divisor[hospital];
+    return plan->uniform ? steps : steps * steps;
+}
+
+static fb_expect_hospitals participants_of(const fb_privacy_plan *plan)
+{
+    const double part = (double)plan->participants / (double)plan->hospital_count;
+    fb_expect_hospitals hospitals = {plan->participants, 0.0, 0.0};
+    for (int h = 0; h < plan->hospital_count; h++) {
+        hospitals.sum += part * factor_of(plan, h);
+        hospitals.sum_square += part * factor_of(plan, h) * factor_of(plan, h);
+    }
+    return hospitals;
+}
+
+static fb_status expect_dpsgd(const fb_privacy_plan *plan, fb_expectation *out)
+{
+    double *factor = NULL;
+    FB_TRY(FB_ALLOC(factor, plan->hospital_count, "factors"));
+    for (int h = 0; h < plan->hospital_count; h++)
+        factor[h] = factor_of(plan, h);
+    fb_expect_dpsgd(plan->dpsgd, plan->hospital_count, factor, out);
+    FB_FREE(factor);
+    return FB_OK;
+}
+
+fb_status fb_privacy_expect(const fb_privacy_plan *plan, fb_trust trust, fb_expectation *out)
+{
+    const fb_expect_hospitals hospitals = participants_of(plan);
+    return plan->dpsgd ? expect_dpsgd(plan, out)
+                       : fb_expect_release(&plan->release, &plan->budget, trust, &hospitals, out);
+}
+
+/* Which trusts the mechanism could have, and what each would leave. */
+static fb_status print_trusts(const fb_privacy_plan *plan, FILE *stream)
+{
+    const int summable = plan->release.select == FB_SELECT_ALL || plan->release.select == FB_SELECT_RANDOM ||
+                         plan->release.select == FB_SELECT_PUBLIC;
+    if (plan->release.mechanism != FB_MECHANISM_GAUSSIAN || !summable)
+        return FB_OK;
+    fprintf(stream, "expect: cosine by privacy.trust:");
+    for (int trust = FB_TRUST_LOCAL; trust <= FB_TRUST_CENTRAL; trust++) {
+        fb_expectation expected;
+        FB_TRY(fb_privacy_expect(plan, (fb_trust)trust, &expected));
+        fprintf(stream, "%s %s %.3g", trust ? "," : "", fb_privacy_trust_name((fb_trust)trust), expected.cosine);
+    }
+    fprintf(stream, "\n");
+    return FB_OK;
+}
+
+static void print_choice(const fb_privacy_plan *plan, const fb_expectation *expected, FILE *stream)
+{
+    if (plan->budget.scale_query <= 0.0)
+        return;
+    fprintf(stream, "expect: selection: a coordinate at the clip is %.4g times as likely to be shared as one at 0%s\n",
+            expected->choice, expected->choice < 1.1 ? ": effectively random" : "");
+}
+
+static fb_status print_expectation(const fb_privacy_plan *plan, FILE *stream)
+{
+    fb_expectation expected;
+    FB_TRY(fb_privacy_expect(plan, plan->release.trust, &expected));
+    const double rounds = (double)plan->rounds, of_run = fb_expect_rounds(expected.cosine, rounds);
+    const fb_outlook outlook = fb_expect_outlook(expected.cosine, of_run);
+    print_choice(plan, &expected, stream);
+    fprintf(stream,
+            "expect: cosine of released and true sum %.3g in a round (%.3g over %.0f rounds if the direction stayed), "
+            "length %.3g times the true one; model: %s\n",
+            expected.cosine, of_run, rounds, expected.stretch,
+            plan->dpsgd ? "every gradient has the norm of the clip and all point the same way"
+                        : "all hospitals have the same Gaussian-like update that just fits the clip");
+    FB_TRY(print_trusts(plan, stream));
+    fprintf(stream, "expect: %s%s (rule of thumb)\n", outlook >= FB_OUTLOOK_DRIFT ? "WARNING: " : "",
+            fb_expect_sentence(outlook));
+    return FB_OK;
+}
+
 fb_status fb_privacy_text(fb_privacy_plan *plan, FILE *stream)
 {
     print_sharing(plan, stream);
     if (!plan->guarantee->formal) {
         fprintf(stream, "privacy: no guarantee: %s\n", plan->guarantee->reason);
         print_noise(plan, stream);
-        return FB_OK;
+        return print_expectation(plan, stream);
     }
     print_claim(plan, stream);
     FB_TRY(print_spending(plan, stream));
     print_parts(plan, stream);
     print_noise(plan, stream);
+    FB_TRY(print_expectation(plan, stream));
     print_formal(plan, stream);
     return FB_OK;
 }

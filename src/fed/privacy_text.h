@@ -5,12 +5,16 @@
 #pragma once
 
 #include "fed/privacy_plan.h"
+#include "privacy/expect.h"
 
 #include <stdio.h>
 
 /* What is shared, who is protected from whom, what it costs by every accountant, how large the noise is. One statement
  * a line. */
 fb_status fb_privacy_text(fb_privacy_plan *plan, FILE *stream) FB_MUST_USE;
+
+/* What a round is expected to leave of a typical update, were the noise added as `trust` says. */
+fb_status fb_privacy_expect(const fb_privacy_plan *plan, fb_trust trust, fb_expectation *out) FB_MUST_USE;
 
 /* "local", "secagg", "central" */
 const char *fb_privacy_trust_name(fb_trust trust);
