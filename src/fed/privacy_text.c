@@ -18,7 +18,8 @@ int fb_privacy_value_bits(const fb_privacy_plan *plan)
 {
     if (plan->release.mechanism == FB_MECHANISM_NONE)
         return 32;
-    const double bound = (double)(plan->budget.clip_grid > 0 ? plan->budget.clip_grid : plan->budget.clip_norm_grid);
+    const int gaussian = plan->release.mechanism == FB_MECHANISM_GAUSSIAN;
+    const double bound = (double)(gaussian ? plan->budget.clip_norm_grid : plan->budget.clip_grid);
     return (int)ceil(log2(2.0 * bound + 1.0));
 }
 
@@ -178,7 +179,7 @@ static fb_status print_trusts(const fb_privacy_plan *plan, FILE *stream)
 
 static void print_choice(const fb_privacy_plan *plan, const fb_expectation *expected, FILE *stream)
 {
-    if (plan->budget.scale_query <= 0.0)
+    if (plan->budget.epsilon_query <= 0.0)
         return;
     fprintf(stream, "expect: selection: a coordinate at the clip is %.4g times as likely to be shared as one at 0%s\n",
             expected->choice, expected->choice < 1.1 ? ": effectively random" : "");

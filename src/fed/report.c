@@ -330,6 +330,13 @@ static double mean_share(const fb_report *report)
     return (double)report->shared / (double)report->sharers / (double)report->federation->subset->count;
 }
 
+/* One word, for the RESULT line. */
+static const char *neighbours(const fb_privacy_plan *plan)
+{
+    const char *const names[] = {"replace-one", "add-remove"};
+    return plan->guarantee->formal ? names[plan->relation] : "none";
+}
+
 fb_status fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path)
 {
     const fb_privacy_plan *plan = report->federation->privacy;
@@ -340,10 +347,9 @@ fb_status fb_report_result(const fb_report *report, const char *model_sha256, co
            "accountant=%s formal_privacy=%s bytes_sent=%lld overhead_fraction=%.4f model_sha256=%s results=%s\n",
            (long long)report->rounds, report->test.mean, report->test.dice[FB_REGION_TC],
            report->test.dice[FB_REGION_WT], report->test.dice[FB_REGION_ET], report->validation.mean,
-           mean_share(report), spent.epsilon, spent.per_parameter, spent.delta, plan->guarantee->unit,
-           plan->guarantee->neighbours, fb_privacy_trust_name(plan->release.trust), spent.accountant,
-           plan->formal_failure ? "false" : "true", (long long)report->bytes_total,
-           report->overhead_s / report->round_s, model_sha256, results_path);
+           mean_share(report), spent.epsilon, spent.per_parameter, spent.delta, plan->guarantee->unit, neighbours(plan),
+           fb_privacy_trust_name(plan->release.trust), spent.accountant, plan->formal_failure ? "false" : "true",
+           (long long)report->bytes_total, report->overhead_s / report->round_s, model_sha256, results_path);
     fflush(stdout);
     return FB_OK;
 }

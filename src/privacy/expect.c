@@ -113,7 +113,7 @@ static void select_svt(typical *t, const fb_budget *budget, double fraction)
 /* |u| / scale + Gumbel above a cut that leaves the fraction. */
 static void select_exponential(typical *t, const fb_budget *budget, double fraction)
 {
-    const double scale = budget->scale_query / (double)budget->clip_grid;
+    const double scale = 2.0 * (double)budget->count / budget->epsilon_query; /* the sensitivity is the clip */
     double low = -50.0, high = 50.0 + 1.0 / scale;
     for (int k = 0; k < HALVINGS; k++) {
         const double cut = 0.5 * (low + high);
@@ -128,12 +128,12 @@ static void select_coordinates(typical *t, const fb_release_spec *spec, const fb
     const double fraction = (double)budget->count / (double)budget->n;
     if (spec->select == FB_SELECT_TOPK)
         select_largest(t, fraction);
-    else if (budget->scale_query <= 0.0)
-        select_alike(t, fraction);
-    else if (spec->select == FB_SELECT_EXPONENTIAL)
+    else if (spec->select == FB_SELECT_EXPONENTIAL && budget->epsilon_query > 0.0)
         select_exponential(t, budget, fraction);
-    else
+    else if (budget->scale_query > 0.0)
         select_svt(t, budget, fraction);
+    else
+        select_alike(t, fraction);
 }
 
 static double choice(const typical *t)
@@ -158,6 +158,23 @@ static void clipped_answer(double w, double b, double *mean, double *power)
     *power = w * w + 2.0 * b * b - b * (1.0 + b) * (above + below);
 }
 
+/* w + N(0, sigma^2), clipped to +-bound: moments of the censored normal; for large sigma their series. */
+static void clipped_gaussian(double w, double sigma, double bound, double *mean, double *power)
+{
+    const double density = 1.0 / sqrt(2.0 * M_PI);
+    if (sigma > 1e4 * bound) {
+        *mean = w * erf(bound / sigma / sqrt(2.0));
+        *power = bound * bound * (1.0 - 4.0 / 3.0 * density * bound / sigma);
+        return;
+    }
+    const double a = (-bound - w) / sigma, b = (bound - w) / sigma;
+    const double at_a = density * exp(-0.5 * a * a), at_b = density * exp(-0.5 * b * b);
+    const double under = 0.5 * erfc(-a / sqrt(2.0)), over = 0.5 * erfc(b / sqrt(2.0)), inside = 1.0 - under - over;
+    *mean = w * inside + sigma * (at_a - at_b) + bound * (over - under);
+    *power = w * w * inside + 2.0 * w * sigma * (at_a - at_b) + sigma * sigma * (inside + a * at_a - b * at_b) +
+             bound * bound * (under + over);
+}
+
 /* Variance of the noise on an answer, in units of the clip. */
 static double answer_variance(const fb_release_spec *spec, const fb_budget *budget)
 {
@@ -173,7 +190,8 @@ static double answer_variance(const fb_release_spec *spec, const fb_budget *budg
 
 static void release_values(typical *t, const fb_release_spec *spec, const fb_budget *budget, int noise_here)
 {
-    const int laplace = spec->mechanism == FB_MECHANISM_LAPLACE;
+    const int laplace = spec->mechanism == FB_MECHANISM_LAPLACE, gaussian = spec->mechanism == FB_MECHANISM_GAUSSIAN;
+    const double norm = sqrt((double)budget->count) * RMS; /* of the shared part: clip_norm */
     const double variance = noise_here ? answer_variance(spec, budget) : 0.0;
     const int clips = laplace || (spec->mechanism == FB_MECHANISM_NONE && isfinite(spec->clip));
     for (int i = 0; i < POINTS; i++) {
@@ -182,6 +200,8 @@ static void release_values(typical *t, const fb_release_spec *spec, const fb_bud
         t->power[i] = w * w + variance;
         if (laplace && spec->clip_answers && noise_here)
             clipped_answer(w, budget->scale_answer / (double)budget->clip_grid, &t->mean[i], &t->power[i]);
+        if (gaussian && spec->clip_answers && noise_here)
+            clipped_gaussian(w, sqrt(variance), norm, &t->mean[i], &t->power[i]);
     }
 }
 

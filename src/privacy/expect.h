@@ -16,7 +16,7 @@
  *   cosine = E[R T] / sqrt(E[R^2] E[T^2])
  *
  * For fraction Q of random coordinates, P equal hospitals, noise variance v s^2 and no second clip this is
- * sqrt(Q) / sqrt(1/P + (1 - 1/P) Q + v / P).
+ * sqrt(Q) / sqrt(1/P + (1 - 1/P) Q + v / P). A second clip (privacy.clip_answers) enters m1 and m2.
  */
 #pragma once
 
