@@ -58,7 +58,8 @@ solved()
 plan --examples && [ ! -s "$dir/err" ]
 report $? "--examples"
 shows "what the reference implementation spends and shares" '4232005 weights' \
-    '8464031 = 8.46 million a client and round' '5.08e+09 in 600 rounds' 'really shared  57.9 %, not 90 %' '0.9375 x (1 - exp(-0.96)) = 0.5785'
+    '8464031 = 8.46 million a client and round' '5.08e+09 in 600 rounds' 'really shared  57.9 %, not 90 %' \
+    '0.9375 x (1 - exp(-0.96)) = 0.5785'
 shows "what its older generations did" 'really shared  9.1 %, not 10 %' '959.892' '2821369' '4232047' 'before the clip'
 shows "the paper's setting" 'noise of an answer 2 q / 1 = 235370 times the clip, of a test 123.5' \
     'noise of an answer 2 q / 1 = 941476 times the clip, of a test 196.0'
@@ -80,6 +81,13 @@ gaussian="--privacy.mechanism=gaussian --privacy.clip_norm=0.01 --privacy.clip=1
 # shellcheck disable=SC2086
 plan $gaussian --privacy.noise_multiplier=20 --federation.weighting=uniform --privacy.trust=secagg
 shows "trust" 'trust secagg: the server sees the sum' 'cosine by privacy.trust: local'
+"$bin/brats-phantom" --output "$dir/cohort" --shape 32x32x32 --scale 0.1 --seed 3 > "$dir/out" 2> "$dir/err" &&
+    "$bin/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > "$dir/out" 2>> "$dir/err"
+report $? "a cohort"
+plan --data.shards="$dir/shards" --privacy.mechanism=dpsgd --privacy.clip_norm=1 --privacy.noise_multiplier=5
+cases=$(grep -c ',train,' "$dir/shards/manifest.csv")
+shows "data.shards supplies hospitals and cases" "13 hospitals with $cases train cases" "$dir/shards" \
+    'CBICA          '
 printf '[federation]\nrounds = 7\n' > "$dir/a.ini"
 plan "$dir/a.ini" --privacy.mechanism=laplace --privacy.clip=1e-4
 shows "an INI file" 'after 7 rounds'

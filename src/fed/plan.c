@@ -194,6 +194,23 @@ static void print_head(const fb_config *config, const subject *s, FILE *stream)
             (long long)s->n);
 }
 
+/* What the expected cosine comes from, in its simplest case. */
+static void print_formula(const fb_privacy_plan *plan, FILE *stream)
+{
+    if (plan->dpsgd)
+        fprintf(stream, "\ncosine = 1 / sqrt(1 + sum_h a_h^2 / (r_h^2 S_h) / (sum_h a_h)^2): hospital h of weight a_h "
+                        "takes S_h steps of signal/noise r_h\n");
+    else
+        fprintf(stream,
+                "\ncosine = sqrt(Q / (1 / P + (1 - 1 / P) Q + v / P)) for a fraction Q of random coordinates, P "
+                "equal hospitals and noise of v times the signal's variance;\nselection, unequal weights, clips "
+                "and noise on the sum enter as described in src/privacy/expect.h\n");
+    fprintf(stream,
+            "cosine over R rounds = 1 / sqrt(1 + (1 / cosine^2 - 1) / R)\n"
+            "learning is to be expected from a cosine of 0.1 a round, much as without noise from 0.5: a rule of "
+            "thumb\n");
+}
+
 static fb_status print_hospitals(fb_privacy_plan *plan, const subject *s, FILE *stream)
 {
     fb_spent spent;
@@ -223,6 +240,8 @@ static fb_status print_page(const fb_config *config, const subject *s, FILE *str
     FB_TRY(fb_privacy_plan_create(config, s->n, s->hospital_count, s->train_cases, &plan));
     print_head(config, s, stream);
     fb_status status = fb_privacy_text(plan, stream);
+    if (status == FB_OK)
+        print_formula(plan, stream);
     if (status == FB_OK)
         status = print_hospitals(plan, s, stream);
     fb_privacy_plan_destroy(&plan);
