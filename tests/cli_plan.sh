@@ -104,7 +104,8 @@ svt="$laplace --sharing.select=svt --privacy.answer_budget=per-parameter"
     solved --privacy.mechanism=dpsgd --privacy.clip_norm=1 --train.batch=4 --plan.solve=noise \
         --privacy.epsilon_total=8 --federation.rounds=20 --plan.cases=18,77,3
     meets "noise of dpsgd" 8 7.99
-    solved $gaussian --privacy.noise_multiplier=40 --plan.solve=rounds --privacy.epsilon_total=8
+    solved $gaussian --privacy.noise_multiplier=40 --sharing.select=random --sharing.fraction=0.001 \
+        --plan.solve=rounds --privacy.epsilon_total=8
     meets "rounds" 8 7.9
     grep -q '^run: .*, [0-9]* rounds' "$dir/out" && ! grep -q ' 300 rounds' "$dir/out"
     report $? "the rounds were found"

@@ -102,7 +102,7 @@ static fb_status largest_within(fb_config *config, const subject *s, double targ
         return FB_USAGE("privacy.epsilon_total = %g: %s already spends %g; more noise is needed (plan.solve = noise)",
                         target, what, first);
     FB_TRY(total_at(config, s, limit, &total));
-    if (config->plan_solve == FB_SOLVE_SHARE && total == first)
+    if (config->plan_solve == FB_SOLVE_SHARE && total <= first * (1.0 + 1e-3))
         return FB_USAGE("plan.solve = share: the budget does not depend on the share here (%g for one parameter and "
                         "for all); plan.solve = noise or rounds may help",
                         total);

@@ -298,15 +298,14 @@ static fb_status plan_dpsgd(const fb_config *config, int64_t n, const int64_t *t
 
 /* --- what is claimed --- */
 
-static int has_infinite_distance(const fb_privacy_plan *plan)
+double fb_privacy_plan_distance(const fb_privacy_plan *plan)
 {
+    const fb_event *events = is_dpsgd(plan) ? &plan->dpsgd[plan->worst].event : plan->budget.events;
+    const int count = is_dpsgd(plan) ? 1 : plan->budget.event_count;
     double distance = 0.0;
-    for (int i = 0; i < plan->budget.event_count && !is_dpsgd(plan); i++)
-        distance += plan->budget.events[i].tv * (double)plan->budget.events[i].count * (double)plan->releases;
-    if (is_dpsgd(plan))
-        distance =
-            plan->dpsgd[plan->worst].event.tv * (double)plan->dpsgd[plan->worst].event.count * (double)plan->releases;
-    return distance >= 1.0;
+    for (int i = 0; i < count; i++)
+        distance += events[i].tv * (double)events[i].count * (double)plan->releases;
+    return distance;
 }
 
 static fb_status find_worst(fb_privacy_plan *plan)
@@ -332,7 +331,7 @@ static fb_status find_failure(const fb_config *config, fb_privacy_plan *plan)
         plan->formal_failure = plan->guarantee->reason;
     else if (strcmp(config->privacy_key, "seed") == 0)
         plan->formal_failure = "the noise comes from the seed: this run simulates the mechanism";
-    else if (has_infinite_distance(plan))
+    else if (fb_privacy_plan_distance(plan) >= 1.0)
         plan->formal_failure = "the rounding of the noise's probabilities adds up to delta = 1 over the planned rounds";
     else if (!isfinite(spent.epsilon))
         plan->formal_failure = "no accountant reaches privacy.delta: the planned rounds have no finite epsilon there";

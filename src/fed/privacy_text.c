@@ -72,8 +72,15 @@ static fb_status print_spending(fb_privacy_plan *plan, FILE *stream)
     FB_TRY(fb_privacy_plan_spent(plan, plan->worst, plan->releases, &all));
     fprintf(stream,
             "privacy: epsilon %.6g in one round, %.6g in total after %lld rounds, at delta %g (accountant %s)\n",
-            one.epsilon, all.epsilon, (long long)plan->releases, plan->delta, fb_accountant_name(all.accountant));
+            one.epsilon, all.epsilon, (long long)plan->releases, plan->delta,
+            isfinite(all.epsilon) ? fb_accountant_name(all.accountant) : "none");
     print_accountants(&all, stream);
+    if (!isfinite(all.epsilon))
+        fprintf(stream,
+                "privacy: no total: the tables from which the noise is drawn are off by %.3g over the planned "
+                "rounds, which at delta %g leaves room for totals below about %.3g\n",
+                fb_privacy_plan_distance(plan), plan->delta,
+                fmax(0.0, log(plan->delta / fb_privacy_plan_distance(plan))));
     return FB_OK;
 }
 

@@ -321,7 +321,7 @@ static fb_status describe_spending(const fb_report *report, int complete, spendi
     snprintf(out->delta, sizeof out->delta, "%.3g", plan->delta);
     if (plan->release.mechanism == FB_MECHANISM_LAPLACE)
         snprintf(out->per_parameter, sizeof out->per_parameter, "%.9g", plan->budget.epsilon_answer_per_parameter);
-    out->accountant = fb_accountant_name(spent.accountant);
+    out->accountant = isfinite(spent.epsilon) ? fb_accountant_name(spent.accountant) : "none";
     return FB_OK;
 }
 
