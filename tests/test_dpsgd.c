@@ -527,5 +527,6 @@ int main(void)
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(nothing_is_left_allocated),
     };
+    omp_set_num_threads(1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,7 +149,7 @@ static fb_status train_and_release(fb_federation *federation, fb_hospital *hospi
     const double start_s = fb_time_s();
     memcpy(info.model_hash, model_hash, sizeof info.model_hash);
     memcpy(federation->w_local, federation->w, (size_t)federation->params->count * sizeof(float));
-    FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
+    FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round, NULL,
                           federation->w_local, start_moments(federation, hospital), &trained));
     const double trained_s = fb_time_s();
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);

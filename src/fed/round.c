@@ -263,7 +263,7 @@ static fb_status train_pooled(fb_federation *federation, uint32_t round)
         shards[h] = federation->hospitals[h].shard;
     const fb_status status =
         fb_trainer_run(federation->trainer, shards, federation->hospital_count, (uint32_t)federation->hospital_count,
-                       round, federation->w, &federation->moments, &trained);
+                       round, NULL, federation->w, &federation->moments, &trained);
     FB_FREE(shards);
     report->participated = 1;
     report->steps = trained.steps;
@@ -284,7 +284,7 @@ static fb_status train_alone(fb_federation *federation, fb_hospital *hospital, u
     fb_train_report trained = {0};
     const double start_s = fb_time_s();
     const fb_status status = fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
-                                            hospital->model, &hospital->moments, &trained);
+                                            NULL, hospital->model, &hospital->moments, &trained);
     hospital->report.participated = 1;
     hospital->report.steps = trained.steps;
     hospital->report.train_loss = trained.loss_mean;

@@ -138,47 +138,123 @@ static void update(fb_trainer *trainer, float *w, fb_moments *moments)
     }
 }
 
+/* A round in progress. */
+typedef struct training {
+    fb_trainer *trainer;
+    fb_shard *const *shards; /* (shard_count) */
+    int shard_count;
+    int64_t cases; /* of all shards */
+    fb_rng where;  /* random numbers, up to purpose and epoch */
+    float *w;
+    fb_moments *moments;
+    int64_t samples;
+    double loss_sum; /* over the samples */
+} training;
+
 /* The case `number` of the train cases of all shards, counted through. */
-static fb_status pooled_case(fb_shard *const *shards, int shard_count, int64_t number, const fb_volume **volume)
+static fb_status pooled_case(const training *t, int64_t number, const fb_volume **volume)
 {
-    for (int s = 0; s < shard_count; s++) {
-        const int64_t cases = fb_shard_cases(shards[s], FB_SPLIT_TRAIN);
+    for (int s = 0; s < t->shard_count; s++) {
+        const int64_t cases = fb_shard_cases(t->shards[s], FB_SPLIT_TRAIN);
         if (number < cases)
-            return fb_shard_volume(shards[s], FB_SPLIT_TRAIN, number, volume);
+            return fb_shard_volume(t->shards[s], FB_SPLIT_TRAIN, number, volume);
         number -= cases;
     }
     FB_ASSERT(!"number below the sum of train cases");
     return FB_OK;
 }
 
-fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
-                         uint32_t round, float *w, fb_moments *moments, fb_train_report *report)
+/* The gradient of case `number`, with the random numbers of `sample` in this epoch. */
+static fb_status see_case(training *t, int64_t number, uint32_t sample)
 {
-    fb_rng where = {(uint64_t)trainer->config->run_seed, FB_RNG_SHUFFLE, hospital, round, 0};
+    const fb_volume *volume = NULL;
+    double loss = 0.0;
+    FB_TRY(pooled_case(t, number, &volume));
+    FB_TRY(differentiate(t->trainer, volume, t->where, sample, t->w, &loss));
+    t->loss_sum += loss;
+    t->samples++;
+    return FB_OK;
+}
+
+static fb_status run_epochs(training *t)
+{
     fb_status status = FB_OK;
     uint32_t *order = NULL;
-    int64_t cases = 0;
-    double loss = 0.0, loss_sum = 0.0;
-    for (int s = 0; s < shard_count; s++)
-        cases += fb_shard_cases(shards[s], FB_SPLIT_TRAIN);
-    FB_TRY(FB_ALLOC(order, cases, "order of the cases"));
-    for (int64_t epoch = 0; epoch < trainer->config->train_epochs; epoch++) {
-        where.epoch = (uint32_t)epoch;
-        where.purpose = FB_RNG_SHUFFLE;
-        fb_sample_order(&where, cases, order);
-        for (int64_t i = 0; i < cases; i++) {
-            const fb_volume *volume = NULL;
-            FB_TRY_GOTO(status, pooled_case(shards, shard_count, order[i], &volume), done);
-            FB_TRY_GOTO(status, differentiate(trainer, volume, where, (uint32_t)i, w, &loss), done);
-            update(trainer, w, moments);
-            loss_sum += loss;
+    FB_TRY(FB_ALLOC(order, t->cases, "order of the cases"));
+    for (int64_t epoch = 0; epoch < t->trainer->config->train_epochs; epoch++) {
+        t->where.epoch = (uint32_t)epoch;
+        t->where.purpose = FB_RNG_SHUFFLE;
+        fb_sample_order(&t->where, t->cases, order);
+        for (int64_t i = 0; i < t->cases; i++) {
+            FB_TRY_GOTO(status, see_case(t, order[i], (uint32_t)i), done);
+            update(t->trainer, t->w, t->moments);
         }
     }
-    report->steps = cases * trainer->config->train_epochs;
-    report->loss_mean = loss_sum / (double)report->steps;
 done:
     FB_FREE(order);
     return status;
+}
+
+/* --- with patient-level privacy --- */
+
+typedef struct private_sum {
+    uint32_t *member; /* (cases) owned, as everything here */
+    int32_t *scratch; /* (subset->count) */
+    int64_t *sum;     /* (subset->count) */
+} private_sum;
+
+/* An empty sample takes its step as well: that there was none must not be seen. */
+static fb_status private_step(training *t, fb_train_dpsgd *dpsgd, uint32_t step, const private_sum *room)
+{
+    const fb_dpsgd_plan *plan = dpsgd->plan;
+    float *gradient = t->trainer->gradient;
+    int64_t count = 0;
+    fb_dpsgd_sample(plan, dpsgd->noise, dpsgd->attempt, t->where.round, step, room->member, &count);
+    memset(room->sum, 0, (size_t)plan->spec.n * sizeof *room->sum);
+    t->where.epoch = step;
+    for (int64_t i = 0; i < count; i++) {
+        FB_TRY(see_case(t, room->member[i], room->member[i]));
+        fb_dpsgd_add(plan, gradient, room->scratch, room->sum, &dpsgd->report);
+    }
+    dpsgd->report.empty_steps += count == 0;
+    fb_dpsgd_finish(plan, dpsgd->gauss, dpsgd->noise, dpsgd->attempt, t->where.round, step, room->sum, gradient);
+    update(t->trainer, t->w, t->moments);
+    return FB_OK;
+}
+
+static fb_status run_private_steps(training *t, fb_train_dpsgd *dpsgd)
+{
+    const fb_dpsgd_plan *plan = dpsgd->plan;
+    private_sum room = {0};
+    fb_status status = FB_OK;
+    FB_ASSERT(plan->spec.cases == t->cases && plan->spec.n == t->trainer->subset->count);
+    FB_TRY_GOTO(status, FB_ALLOC(room.member, t->cases, "sample of the cases"), done);
+    FB_TRY_GOTO(status, FB_ALLOC(room.scratch, plan->spec.n, "gradient on the grid"), done);
+    FB_TRY_GOTO(status, FB_ALLOC(room.sum, plan->spec.n, "sum of gradients"), done);
+    for (int64_t step = 0; step < plan->steps && status == FB_OK; step++)
+        status = private_step(t, dpsgd, (uint32_t)step, &room);
+done:
+    FB_FREE(room.member);
+    FB_FREE(room.scratch);
+    FB_FREE(room.sum);
+    return status;
+}
+
+fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
+                         uint32_t round, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments, fb_train_report *report)
+{
+    training t = {.trainer = trainer,
+                  .shards = shards,
+                  .shard_count = shard_count,
+                  .where = {(uint64_t)trainer->config->run_seed, FB_RNG_SHUFFLE, hospital, round, 0},
+                  .w = w,
+                  .moments = moments};
+    for (int s = 0; s < shard_count; s++)
+        t.cases += fb_shard_cases(shards[s], FB_SPLIT_TRAIN);
+    FB_TRY(dpsgd ? run_private_steps(&t, dpsgd) : run_epochs(&t));
+    report->steps = dpsgd ? dpsgd->plan->steps : t.samples;
+    report->loss_mean = t.loss_sum / (double)t.samples;
+    return FB_OK;
 }
 
 int64_t fb_trainer_activation_bytes(const fb_trainer *trainer)

@@ -3,6 +3,10 @@
  * Local training: epochs of single-sample steps of Adam or plain gradient descent (train.optimizer) over the train
  * cases of one or more shards. One trainer a rank plays all of its hospitals: only weights and moments change between
  * them. Only the parameters of `subset` are trained: the others keep their bits and have no moments.
+ *
+ * With patient-level privacy (privacy/dpsgd.h) a step takes a Poisson sample of the cases, clips each one's gradient,
+ * adds noise to the sum and gives the result to the optimiser, weight decay included: from there on it is
+ * post-processing. What is drawn for a case in a step (crop, flips, dropout) does not depend on who else is in it.
  */
 #pragma once
 
@@ -11,6 +15,7 @@
 #include "nn/optim.h"
 #include "nn/params.h"
 #include "nn/subset.h"
+#include "privacy/dpsgd.h"
 
 typedef struct fb_trainer fb_trainer;
 
@@ -22,8 +27,17 @@ typedef struct fb_moments {
 
 typedef struct fb_train_report {
     int64_t steps;
-    double loss_mean; /* over the steps */
+    double loss_mean; /* over the samples; NAN when there were none */
 } fb_train_report;
+
+/* What makes a round private for patients. */
+typedef struct fb_train_dpsgd {
+    const fb_dpsgd_plan *plan; /* of the hospital; borrowed, as what follows */
+    const fb_gauss *gauss;     /* of plan->sigma */
+    fb_noise *noise;           /* the hospital's */
+    uint32_t attempt;          /* addresses the noise, with round and step */
+    fb_dpsgd_report report;    /* is added to */
+} fb_train_dpsgd;
 
 fb_status fb_moments_create(int64_t n, fb_moments *out) FB_MUST_USE;
 void fb_moments_free(fb_moments *moments);
@@ -34,10 +48,12 @@ fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, co
                             const fb_subset *subset, const fb_ops *ops, fb_trainer **out) FB_MUST_USE;
 void fb_trainer_destroy(fb_trainer **trainer);
 
-/* train.epochs epochs over the pooled train cases of shards (shard_count), each case once an epoch in a fresh order.
+/* train.epochs epochs over the pooled train cases of shards (shard_count), each case once an epoch in a fresh order;
+ * with dpsgd (NULL: without) plan->steps steps over Poisson samples.
  * w (params->count) and moments are updated. `hospital` and `round` address the random numbers. Errors: shard, backend.
  */
 fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
-                         uint32_t round, float *w, fb_moments *moments, fb_train_report *report) FB_MUST_USE;
+                         uint32_t round, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments,
+                         fb_train_report *report) FB_MUST_USE;
 
 int64_t fb_trainer_activation_bytes(const fb_trainer *trainer);

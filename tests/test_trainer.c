@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Local training against a plain rewriting of its mathematics: which cases are in a step, with which random numbers,
+ * what the optimiser is given; what is frozen stays. The law of samples, clip and noise is in test_dpsgd.c.
+ */
+#include "data/augment.h"
+#include "data/checksums.h"
+#include "fed/trainer.h"
+#include "nn/loss.h"
+#include "nn/segresnet.h"
+#include "testing.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { CASES = 6, SIDE = 12, HOSPITAL = 4, ROUND = 3, VOXELS = 8 * 8 * 8 };
+
+#define NOISELESS 0x1p-32 /* times the clip: below one step of the grid */
+
+/* --- a hospital of CASES phantoms, a network, a trainer --- */
+
+/* A bright tumour, ET in TC in WT, in noise; its place differs from case to case. */
+static void add_case(fb_shard_writer *writer, int number)
+{
+    const fb_rng rng = {.seed = (uint64_t)number, .purpose = FB_RNG_TEST};
+    const int64_t shape[3] = {SIDE, SIDE, SIDE};
+    char subject[FB_SUBJECT_CHARS], sha256[65];
+    fb_volume *volume = NULL;
+    snprintf(subject, sizeof subject, "Brats18_A_%d_1", number);
+    must(fb_volume_create(subject, shape, &volume));
+    for (int64_t i = 0; i < SIDE * SIDE * SIDE; i++) {
+        const int64_t d = i / SIDE / SIDE - 4 - number % 3, h = i / SIDE % SIDE - 6, w = i % SIDE - 5 - number % 2;
+        const int64_t distance = d * d + h * h + w * w;
+        volume->label[i] = distance <= 3 ? 4 : distance <= 8 ? 1 : distance <= 14 ? 2 : 0;
+        for (int64_t m = 0; m < FB_MODALITIES; m++)
+            volume->image[i * FB_MODALITIES + m] =
+                (float)(100.0 + (volume->label[i] > 0 ? 60.0 : 0.0) +
+                        10.0 * fb_rng_normal(&rng, (uint32_t)(i * FB_MODALITIES + m)));
+    }
+    must(fb_shard_writer_add(writer, volume, FB_SPLIT_TRAIN, "HGG", "A", sha256));
+    fb_volume_destroy(&volume);
+}
+
+typedef struct bench {
+    char folder[64];
+    fb_config config;
+    fb_options *options;
+    fb_shard *shard;
+    fb_net_spec spec;
+    fb_params *params;
+    fb_subset *subset;
+    fb_trainer *trainer;
+    fb_moments moments;
+    fb_noise *noise;
+    float *w, *start; /* (params->count) */
+} bench;
+
+static void write_shard(bench *b)
+{
+    static const char *const files[] = {"hospital_00.h5"};
+    fb_shard_writer *writer = NULL;
+    snprintf(b->folder, sizeof b->folder, "/tmp/fb_trainer_XXXXXX");
+    assert_non_null(mkdtemp(b->folder));
+    must(fb_shard_writer_create(b->folder, files[0], "A", 0, &writer));
+    for (int number = 0; number < CASES; number++)
+        add_case(writer, number);
+    must(fb_shard_writer_finish(&writer));
+    must(fb_checksums_write(b->folder, files, 1));
+    must(fb_shard_open(b->folder, files[0], 1 << 24, &b->shard));
+}
+
+static void start_again(bench *b)
+{
+    memcpy(b->w, b->start, (size_t)b->params->count * sizeof *b->w);
+    fb_moments_zero(b->subset->count, &b->moments);
+}
+
+static void open_bench(bench *b, const char *trainable, const fb_ops *ops, int optimizer, double weight_decay)
+{
+    uint8_t key[FB_KEY_BYTES];
+    memset(b, 0, sizeof *b);
+    char *argv[] = {"test",
+                    "--data.shards=none",
+                    "--run.output=none",
+                    "--data.patch=8x8x8",
+                    "--model.blocks_down=1,1",
+                    "--model.blocks_up=1",
+                    "--train.learning_rate=0.01",
+                    "--privacy.mechanism=dpsgd"};
+    must(fb_config_read(sizeof argv / sizeof *argv, argv, &b->config, &b->options));
+    b->config.train_optimizer = optimizer;
+    b->config.train_weight_decay = weight_decay;
+    b->spec = (fb_net_spec){.filters = 8, .levels = 2, .blocks_down = {1, 1}, .blocks_up = {1}, .dropout = 0.2};
+    write_shard(b);
+    must(fb_params_create(&b->spec, &b->params));
+    must(fb_subset_create(b->params, trainable, &b->subset));
+    must(fb_trainer_create(&b->config, &b->spec, b->params, b->subset, ops, &b->trainer));
+    must(fb_moments_create(b->subset->count, &b->moments));
+    must(fb_key_make(FB_KEY_SEED, 5, NULL, 0, key));
+    must(fb_noise_create(key, &b->noise));
+    must(FB_ALLOC(b->w, b->params->count, "model"));
+    must(FB_ALLOC(b->start, b->params->count, "model"));
+    fb_params_init(b->params, 1, b->start);
+    start_again(b);
+}
+
+static void close_bench(bench *b)
+{
+    static const char *const files[] = {"hospital_00.h5", "SHA256SUMS"};
+    char path[128];
+    fb_shard_close(&b->shard);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", b->folder, files[i]);
+        unlink(path);
+    }
+    assert_int_equal(rmdir(b->folder), 0);
+    fb_trainer_destroy(&b->trainer);
+    fb_moments_free(&b->moments);
+    fb_noise_destroy(&b->noise);
+    fb_subset_destroy(&b->subset);
+    fb_params_destroy(&b->params);
+    fb_options_destroy(&b->options);
+    FB_FREE(b->w);
+    FB_FREE(b->start);
+}
+
+static fb_dpsgd_plan make_plan(const bench *b, double clip_norm, double noise_multiplier, double batch, int64_t epochs)
+{
+    const fb_dpsgd_spec spec = {clip_norm, noise_multiplier, batch, CASES, epochs, b->subset->count};
+    fb_dpsgd_plan plan;
+    must(fb_dpsgd_plan_make(&spec, &plan));
+    return plan;
+}
+
+/* A private round on b->w. */
+static fb_dpsgd_report run_round(bench *b, const fb_dpsgd_plan *plan, uint32_t round, uint32_t attempt,
+                                 fb_train_report *report)
+{
+    fb_gauss *gauss = NULL;
+    must(fb_gauss_create(plan->sigma, &gauss));
+    fb_train_dpsgd dpsgd = {.plan = plan, .gauss = gauss, .noise = b->noise, .attempt = attempt};
+    must(fb_trainer_run(b->trainer, &b->shard, 1, HOSPITAL, round, &dpsgd, b->w, &b->moments, report));
+    fb_gauss_destroy(&gauss);
+    return dpsgd.report;
+}
+
+static fb_dpsgd_report run_private(bench *b, const fb_dpsgd_plan *plan, uint32_t attempt, fb_train_report *report)
+{
+    return run_round(b, plan, ROUND, attempt, report);
+}
+
+/* --- the mathematics again --- */
+
+typedef struct oracle {
+    const bench *b;
+    fb_segresnet *net;
+    float *x, *logits, *dlogits, *gradient; /* gradient (params->count) */
+    uint8_t *target;
+} oracle;
+
+static void open_oracle(oracle *o, const bench *b, const fb_ops *ops)
+{
+    memset(o, 0, sizeof *o);
+    o->b = b;
+    must(fb_segresnet_create(&b->spec, b->params, ops, b->config.data_patch, 1, &o->net));
+    must(FB_ALLOC(o->x, VOXELS * FB_MODALITIES, "oracle"));
+    must(FB_ALLOC(o->logits, VOXELS * FB_REGIONS, "oracle"));
+    must(FB_ALLOC(o->dlogits, VOXELS * FB_REGIONS, "oracle"));
+    must(FB_ALLOC(o->target, VOXELS, "oracle"));
+    must(FB_ALLOC(o->gradient, b->params->count, "oracle"));
+}
+
+static void close_oracle(oracle *o)
+{
+    fb_segresnet_destroy(&o->net);
+    FB_FREE(o->x);
+    FB_FREE(o->logits);
+    FB_FREE(o->dlogits);
+    FB_FREE(o->target);
+    FB_FREE(o->gradient);
+}
+
+/* The gradient of a case with the random numbers number `sample` of `epoch`. */
+static double differentiate(oracle *o, const float *w, int64_t number, uint32_t epoch, uint32_t sample)
+{
+    const int64_t *patch = o->b->config.data_patch;
+    const fb_rng crop = {(uint64_t)o->b->config.run_seed, FB_RNG_AUGMENT, HOSPITAL, ROUND, epoch};
+    const fb_rng drop = {(uint64_t)o->b->config.run_seed, FB_RNG_DROPOUT, HOSPITAL, ROUND, epoch};
+    const fb_volume *volume = NULL;
+    fb_augmentation augmentation;
+    float dropout[8];
+    for (uint32_t c = 0; c < 8; c++)
+        dropout[c] = fb_rng_uniform(&drop, 8 * sample + c) < 0.2 ? 0.0f : 1.25f;
+    must(fb_shard_volume(o->b->shard, FB_SPLIT_TRAIN, number, &volume));
+    must(fb_augment_draw(&crop, 8 * sample, volume, patch, &augmentation));
+    fb_augment_apply(volume, patch, &augmentation, o->x, o->target);
+    must(fb_segresnet_forward(o->net, w, o->x, dropout, o->logits));
+    const double loss = fb_dice_loss(VOXELS, o->logits, o->target, o->dlogits);
+    must(fb_segresnet_backward(o->net, o->dlogits, o->gradient));
+    return loss;
+}
+
+static int is_trained(const fb_subset *subset, int64_t i)
+{
+    for (int r = 0; r < subset->range_count; r++)
+        if (i >= subset->ranges[r].offset && i < subset->ranges[r].offset + subset->ranges[r].count)
+            return 1;
+    return 0;
+}
+
+/* The largest |w - expected| over the trained parameters; the frozen ones must have the bits of the start. */
+static double distance(const bench *b, const double *expected)
+{
+    double largest = 0.0;
+    for (int64_t i = 0; i < b->params->count; i++)
+        if (is_trained(b->subset, i))
+            largest = fmax(largest, fabs((double)b->w[i] - expected[i]));
+        else
+            assert_memory_equal(&b->w[i], &b->start[i], sizeof *b->w);
+    return largest;
+}
+
+/* --- tests --- */
+
+static const char HEAD[] = "conv_final.*|up_layers.*norm.*";
+
+/* One step of plain gradient descent along the mean over all patients, weight decay included; and a second from where
+ * the first ended. The tolerance is float32's. */
+static void a_step_without_noise_follows_the_mean_gradient(void **state)
+{
+    (void)state;
+    bench b;
+    oracle o;
+    fb_train_report report;
+    double *expected = NULL;
+    open_bench(&b, HEAD, &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    open_oracle(&o, &b, &fb_ops_dnnl);
+    must(FB_ALLOC(expected, b.params->count, "expected"));
+    const fb_dpsgd_plan plan = make_plan(&b, 1000.0, NOISELESS, 0.0, 1);
+    for (int64_t i = 0; i < b.params->count; i++)
+        expected[i] = (double)b.w[i] * (1.0 - 0.01 * 0.1);
+    double loss = 0.0;
+    for (uint32_t p = 0; p < CASES; p++) {
+        loss += differentiate(&o, b.w, p, 0, p) / CASES;
+        for (int64_t i = 0; i < b.params->count; i++)
+            expected[i] -= 0.01 * (double)o.gradient[i] / CASES;
+    }
+    const fb_dpsgd_report inside = run_private(&b, &plan, 0, &report);
+    assert_true(report.steps == 1 && fabs(report.loss_mean - loss) < 1e-6);
+    assert_true(inside.gradients == CASES && inside.clipped == 0 && inside.empty_steps == 0);
+    assert_true(distance(&b, expected) < 2e-7);
+    expected[b.subset->ranges[0].offset] += 1e-5;
+    assert_true(distance(&b, expected) > 2e-7);
+    FB_FREE(expected);
+    close_oracle(&o);
+    close_bench(&b);
+}
+
+/* Poisson samples: the members' gradients over the expected, not the actual, batch; random numbers of a patient and a
+ * step do not depend on the others; every step once. */
+static void steps_follow_their_samples(void **state)
+{
+    (void)state;
+    bench b;
+    oracle o;
+    fb_train_report report;
+    float *w = NULL;
+    double *expected = NULL;
+    uint32_t member[CASES];
+    int64_t count, seen = 0;
+    open_bench(&b, "", &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    open_oracle(&o, &b, &fb_ops_dnnl);
+    must(FB_ALLOC(w, b.params->count, "model"));
+    must(FB_ALLOC(expected, b.params->count, "model"));
+    const fb_dpsgd_plan plan = make_plan(&b, 1000.0, NOISELESS, 2.0, 2);
+    assert_int_equal(plan.steps, 6);
+    for (int64_t i = 0; i < b.params->count; i++)
+        expected[i] = w[i] = b.w[i];
+    for (uint32_t step = 0; step < plan.steps; step++) {
+        fb_dpsgd_sample(&plan, b.noise, 1, ROUND, step, member, &count);
+        seen += count;
+        for (int64_t i = 0; i < b.params->count; i++)
+            expected[i] *= 1.0 - 0.01 * 0.1;
+        for (int64_t k = 0; k < count; k++) {
+            differentiate(&o, w, member[k], step, member[k]);
+            for (int64_t i = 0; i < b.params->count; i++)
+                expected[i] -= 0.01 * (double)o.gradient[i] / 2.0;
+        }
+        for (int64_t i = 0; i < b.params->count; i++)
+            w[i] = (float)expected[i];
+    }
+    const fb_dpsgd_report inside = run_private(&b, &plan, 1, &report);
+    assert_true(inside.gradients == seen && report.steps == 6 && seen != 12); /* 12 are expected */
+    assert_true(distance(&b, expected) < 2e-6);
+    FB_FREE(w);
+    FB_FREE(expected);
+    close_oracle(&o);
+    close_bench(&b);
+}
+
+/* Without privacy: a step a case. */
+static void plain_gradient_descent(void **state)
+{
+    (void)state;
+    bench b;
+    oracle o;
+    fb_train_report report;
+    float *w = NULL;
+    double *expected = NULL;
+    uint32_t order[CASES];
+    open_bench(&b, "down_layers.*", &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    open_oracle(&o, &b, &fb_ops_dnnl);
+    must(FB_ALLOC(w, b.params->count, "model"));
+    must(FB_ALLOC(expected, b.params->count, "model"));
+    for (int64_t i = 0; i < b.params->count; i++)
+        expected[i] = w[i] = b.w[i];
+    const fb_rng shuffle = {(uint64_t)b.config.run_seed, FB_RNG_SHUFFLE, HOSPITAL, ROUND, 0};
+    fb_sample_order(&shuffle, CASES, order);
+    for (uint32_t k = 0; k < CASES; k++) {
+        differentiate(&o, w, order[k], 0, k);
+        for (int64_t i = 0; i < b.params->count; i++)
+            if (is_trained(b.subset, i))
+                w[i] = (float)(expected[i] -= 0.01 * ((double)o.gradient[i] + 0.1 * expected[i]));
+    }
+    must(fb_trainer_run(b.trainer, &b.shard, 1, HOSPITAL, ROUND, NULL, b.w, &b.moments, &report));
+    assert_int_equal(report.steps, CASES);
+    assert_true(distance(&b, expected) < 2e-6);
+    FB_FREE(w);
+    FB_FREE(expected);
+    close_oracle(&o);
+    close_bench(&b);
+}
+
+/* Noise, weight decay and Adam move every trained parameter and no other one. */
+static void frozen_parameters_keep_their_bits(void **state)
+{
+    (void)state;
+    bench b;
+    fb_train_report report;
+    int64_t moved = 0;
+    open_bench(&b, HEAD, &fb_ops_dnnl, FB_OPTIMIZER_ADAM, 0.1);
+    b.start[b.params->count / 2] = -0.0f; /* frozen, and what weight decay would not keep */
+    start_again(&b);
+    const fb_dpsgd_plan plan = make_plan(&b, 1.0, 1.0, 3.0, 2);
+    run_private(&b, &plan, 0, &report);
+    for (int64_t i = 0; i < b.params->count; i++) {
+        const int same = memcmp(&b.w[i], &b.start[i], sizeof *b.w) == 0;
+        assert_true(same || is_trained(b.subset, i));
+        moved += !same;
+    }
+    assert_int_equal(moved, b.subset->count);
+    assert_true(b.subset->count < b.params->count / 2 && b.moments.step == plan.steps);
+    close_bench(&b);
+}
+
+static void an_empty_sample_takes_its_step(void **state)
+{
+    (void)state;
+    bench b;
+    fb_train_report report;
+    open_bench(&b, HEAD, &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    const fb_dpsgd_plan plan = make_plan(&b, 1.0, 1.0, 1e-3, 1);
+    fb_dpsgd_plan few = plan;
+    few.steps = 3;
+    const fb_dpsgd_report inside = run_private(&b, &few, 0, &report);
+    assert_true(inside.empty_steps == 3 && inside.gradients == 0 && report.steps == 3 && isnan(report.loss_mean));
+    /* a random walk of three steps of sigma / batch each, on top of little weight decay */
+    double square = 0.0;
+    for (int64_t i = 0; i < b.params->count; i++)
+        square += pow((double)b.w[i] - (double)b.start[i], 2.0);
+    const double expected = sqrt(3.0 * (double)b.subset->count) * 0.01 * 1.0 / 1e-3;
+    assert_true(fabs(sqrt(square) / expected - 1.0) < 4.9 * sqrt(0.5 / (double)b.subset->count));
+    close_bench(&b);
+}
+
+/* Noise used twice would cancel: every round and attempt has its own (every step: the random walk above). */
+static void noise_is_used_once(void **state)
+{
+    (void)state;
+    bench b;
+    fb_train_report report;
+    float *first = NULL;
+    open_bench(&b, HEAD, &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    must(FB_ALLOC(first, b.params->count, "model"));
+    fb_dpsgd_plan plan = make_plan(&b, 1.0, 1.0, 1e-3, 1);
+    plan.steps = 1;
+    run_round(&b, &plan, ROUND, 0, &report);
+    memcpy(first, b.w, (size_t)b.params->count * sizeof *first);
+    for (uint32_t other = 0; other < 3; other++) {
+        int64_t equal = 0;
+        start_again(&b);
+        run_round(&b, &plan, ROUND + (other == 1), other == 2, &report);
+        for (int64_t i = 0; i < b.params->count; i++)
+            equal += is_trained(b.subset, i) && b.w[i] == first[i];
+        assert_true(other == 0 ? equal == b.subset->count : equal < b.subset->count / 20);
+    }
+    FB_FREE(first);
+    close_bench(&b);
+}
+
+/* Loss of all six patients after 30 epochs over that at the start, with a clip that most gradients reach. */
+static double learn(bench *b, double noise_multiplier)
+{
+    fb_train_report first, last;
+    const fb_dpsgd_plan all = make_plan(b, 0.05, noise_multiplier, 0.0, 1);
+    const fb_dpsgd_plan plan = make_plan(b, 0.05, noise_multiplier, 3.0, 30);
+    start_again(b);
+    run_private(b, &all, 0, &first); /* its one step comes after the losses */
+    const fb_dpsgd_report inside = run_private(b, &plan, 1, &last);
+    assert_true(inside.clipped > inside.gradients / 2);
+    run_private(b, &all, 2, &last);
+    return last.loss_mean / first.loss_mean;
+}
+
+/* Little noise hides nothing, much noise everything. */
+static void it_learns_as_far_as_the_noise_lets_it(void **state)
+{
+    (void)state;
+    bench b;
+    open_bench(&b, "", &fb_ops_dnnl, FB_OPTIMIZER_ADAM, 0.0);
+    assert_true(learn(&b, 1e-4) < 0.5); /* 0.24 */
+    assert_true(learn(&b, 10.0) > 0.8);
+    close_bench(&b);
+}
+
+/* The plain backend computes the same on any number of threads, and so must what comes after it. */
+static void threads_and_repetition_change_no_bit(void **state)
+{
+    (void)state;
+    bench b;
+    fb_train_report report;
+    float *first = NULL;
+    open_bench(&b, HEAD, &fb_ops_ref, FB_OPTIMIZER_ADAM, 0.1);
+    must(FB_ALLOC(first, b.params->count, "model"));
+    const fb_dpsgd_plan plan = make_plan(&b, 0.1, 0.5, 3.0, 1);
+    run_private(&b, &plan, 0, &report);
+    memcpy(first, b.w, (size_t)b.params->count * sizeof *first);
+    start_again(&b);
+    fb_ops_set_threads(2);
+    run_private(&b, &plan, 0, &report);
+    fb_ops_set_threads(1);
+    assert_memory_equal(first, b.w, (size_t)b.params->count * sizeof *first);
+    start_again(&b);
+    run_private(&b, &plan, 1, &report); /* another attempt: other samples and noise */
+    assert_memory_not_equal(first, b.w, (size_t)b.params->count * sizeof *first);
+    FB_FREE(first);
+    close_bench(&b);
+}
+
+/* Frozen weights that are not finite poison every gradient: all count as zero, and noise alone is left. */
+static void diverged_gradients_count_as_zero(void **state)
+{
+    (void)state;
+    bench b;
+    fb_train_report report;
+    open_bench(&b, HEAD, &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    b.start[0] = NAN;
+    start_again(&b);
+    const fb_dpsgd_plan plan = make_plan(&b, 1.0, 1.0, 0.0, 2);
+    const fb_dpsgd_report inside = run_private(&b, &plan, 0, &report);
+    assert_true(inside.non_finite == inside.gradients && inside.gradients == 2 * CASES);
+    for (int64_t i = 0; i < b.params->count; i++)
+        assert_true(!is_trained(b.subset, i) || isfinite(b.w[i]));
+    close_bench(&b);
+}
+
+static void batches_belong_to_dpsgd(void **state)
+{
+    (void)state;
+    bench b;
+    fb_trainer *trainer = NULL;
+    open_bench(&b, "", &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    b.config.train_batch = 4.0;
+    b.config.privacy_mechanism = 0;
+    fb_status status = fb_trainer_create(&b.config, &b.spec, b.params, b.subset, &fb_ops_dnnl, &trainer);
+    assert_int_equal(fb_error_exit_code(status), FB_EXIT_USAGE);
+    must_fail(status, "train.batch = 4", "batch 1");
+    close_bench(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_step_without_noise_follows_the_mean_gradient),
+        cmocka_unit_test(steps_follow_their_samples),
+        cmocka_unit_test(plain_gradient_descent),
+        cmocka_unit_test(frozen_parameters_keep_their_bits),
+        cmocka_unit_test(an_empty_sample_takes_its_step),
+        cmocka_unit_test(noise_is_used_once),
+        cmocka_unit_test(it_learns_as_far_as_the_noise_lets_it),
+        cmocka_unit_test(threads_and_repetition_change_no_bit),
+        cmocka_unit_test(diverged_gradients_count_as_zero),
+        cmocka_unit_test(batches_belong_to_dpsgd),
+        cmocka_unit_test(nothing_is_left_allocated),
+    };
+    fb_ops_set_threads(1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
