@@ -80,11 +80,16 @@ same all-laplace "$(long "2 7")" 1 "${laplace[@]}"
 same topk-laplace "$(long "3")" 1 --sharing.select=topk --sharing.fraction=0.2 "${laplace[@]}"
 same random-laplace "$(long "4 7")" 1 --sharing.select=random --sharing.fraction=0.2 "${laplace[@]}"
 same svt-laplace "$full" 1 --sharing.select=svt --sharing.fraction=0.1 "${laplace[@]}"
+dpsgd=(--privacy.mechanism=dpsgd --privacy.clip_norm=0.5 --privacy.noise_multiplier=0.8)
+same dpsgd "$(long "2 3")" 1 "${dpsgd[@]}"
+same topk-dpsgd-average "$(long "3")" 1 "${dpsgd[@]}" --train.batch=0.7 --train.epochs=2 --train.momentum=average \
+    --sharing.select=topk --sharing.fraction=0.1 --train.trainable='conv_final.*|up_layers.*'
 same momentum-keep "$(long "3")" 1 --train.momentum=keep
 same momentum-average "$(long "2 4")" 1 --train.momentum=average
 same uniform-half "$(long "3 7")" 1 --federation.weighting=uniform --federation.participation=0.5
 same centralised "$(long "2 3")" 1 --run.mode=centralised
 same local "$(long "3")" 1 --run.mode=local
+same local-dpsgd "$(long "3")" 1 --run.mode=local "${dpsgd[@]}"
 same all-none-two-threads "$(long "2 3")" 2
 same svt-laplace-two-threads "$(long "2 3")" 2 --sharing.select=svt --sharing.fraction=0.1 "${laplace[@]}"
 if [ -n "${FB_LONG:-}" ]; then

@@ -466,20 +466,6 @@ static void diverged_gradients_count_as_zero(void **state)
     close_bench(&b);
 }
 
-static void batches_belong_to_dpsgd(void **state)
-{
-    (void)state;
-    bench b;
-    fb_trainer *trainer = NULL;
-    open_bench(&b, "", &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
-    b.config.train_batch = 4.0;
-    b.config.privacy_mechanism = 0;
-    fb_status status = fb_trainer_create(&b.config, &b.spec, b.params, b.subset, &fb_ops_dnnl, &trainer);
-    assert_int_equal(fb_error_exit_code(status), FB_EXIT_USAGE);
-    must_fail(status, "train.batch = 4", "batch 1");
-    close_bench(&b);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -492,7 +478,6 @@ int main(void)
         cmocka_unit_test(it_learns_as_far_as_the_noise_lets_it),
         cmocka_unit_test(threads_and_repetition_change_no_bit),
         cmocka_unit_test(diverged_gradients_count_as_zero),
-        cmocka_unit_test(batches_belong_to_dpsgd),
         cmocka_unit_test(nothing_is_left_allocated),
     };
     fb_ops_set_threads(1);

@@ -62,7 +62,7 @@ static fb_status assign(fb_federation *federation)
     return FB_OK;
 }
 
-/* Keys and ledger of a hospital: only with a mechanism. */
+/* Keys, noise and ledger of a hospital: only with a mechanism. In mode local it sends nothing to be written down. */
 static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, const char *folder)
 {
     const fb_config *config = federation->config;
@@ -75,6 +75,10 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
     const fb_status status = fb_noise_create(key, &hospital->noise);
     sodium_memzero(key, sizeof key);
     FB_TRY(status);
+    if (federation->privacy->dpsgd)
+        FB_TRY(fb_gauss_create(federation->privacy->dpsgd[hospital->index].sigma, &hospital->gauss));
+    if (config->run_mode == FB_MODE_LOCAL)
+        return FB_OK;
     snprintf(name, sizeof name, "hospital_%02d.txt", hospital->index);
     FB_TRY(fb_path_join(ledgers, folder, "ledger"));
     FB_TRY(fb_folder_make(ledgers));
@@ -199,6 +203,7 @@ static void close_hospital(fb_hospital *hospital)
     fb_shard_close(&hospital->shard);
     fb_moments_free(&hospital->moments);
     FB_FREE(hospital->model);
+    fb_gauss_destroy(&hospital->gauss);
     fb_noise_destroy(&hospital->noise);
     fb_ledger_close(&hospital->ledger);
 }

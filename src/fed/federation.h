@@ -37,6 +37,7 @@ typedef struct fb_hospital {
     fb_moments moments; /* owned; only where it keeps them: momentum = keep, mode local */
     float *model;       /* (params->count) mode local: the hospital's own model; else NULL; owned */
     fb_noise *noise;    /* owned; NULL without a mechanism */
+    fb_gauss *gauss;    /* of the hospital's part of privacy->dpsgd; owned; NULL without */
     fb_ledger *ledger;  /* owned; NULL without a mechanism */
     int message_count;
     fb_message messages[FB_MESSAGES_MAX]; /* of the present round */
@@ -81,6 +82,11 @@ fb_net_spec fb_federation_net(const fb_config *config);
 const char *fb_hospital_name(const fb_federation *federation, int hospital);
 
 /* --- hospital.c: one hospital's round. Not collective. --- */
+
+/* Trains `w` (params->count) on the hospital's cases, with noise where privacy->dpsgd says so; fills what the report
+ * says about training. */
+fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, uint32_t round, float *w,
+                            fb_moments *moments) FB_MUST_USE;
 
 /* Trains from the global model, releases, encodes: fills messages and report. model_hash: of federation->w. */
 fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, uint32_t round,

@@ -129,7 +129,8 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
     if (status == FB_OK) {
         report->shared = update.count;
         report->svt_tests = inside.tests;
-        report->clip_rate = (double)inside.clipped / (double)n;
+        if (!federation->privacy->dpsgd)
+            report->clip_rate = (double)inside.clipped / (double)n;
         if (federation->privacy->release.mechanism == FB_MECHANISM_GAUSSIAN)
             report->norm_scale = inside.norm_scale;
         compare(&update, info->steps, n, federation->dw, report);
@@ -141,23 +142,48 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
     return status;
 }
 
+static void report_dpsgd(const fb_federation *federation, fb_hospital *hospital, uint32_t round,
+                         const fb_dpsgd_report *inside)
+{
+    if (inside->gradients > 0)
+        hospital->report.clip_rate = (double)inside->clipped / (double)inside->gradients;
+    if (inside->non_finite > 0)
+        fb_log_warn(
+            "hospital %d (%s), round %u: %lld of %lld gradients are not finite and count as 0; its training has "
+            "diverged, but it still spends its budget",
+            hospital->index, fb_hospital_name(federation, hospital->index), round + 1, (long long)inside->non_finite,
+            (long long)inside->gradients);
+}
+
+fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, uint32_t round, float *w,
+                            fb_moments *moments)
+{
+    const double start_s = fb_time_s();
+    const fb_dpsgd_plan *plans = federation->privacy->dpsgd;
+    fb_train_report trained = {0};
+    fb_train_dpsgd dpsgd = {.gauss = hospital->gauss, .noise = hospital->noise};
+    if (plans)
+        dpsgd.plan = &plans[hospital->index];
+    FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
+                          plans ? &dpsgd : NULL, w, moments, &trained));
+    report_dpsgd(federation, hospital, round, &dpsgd.report);
+    hospital->report.participated = 1;
+    hospital->report.steps = trained.steps;
+    hospital->report.train_loss = trained.loss_mean;
+    hospital->report.train_seconds = fb_time_s() - start_s;
+    return FB_OK;
+}
+
 static fb_status train_and_release(fb_federation *federation, fb_hospital *hospital, uint32_t round,
                                    const uint8_t model_hash[16])
 {
     fb_frame_info info = {round, (uint32_t)hospital->index, 0, {0}};
-    fb_train_report trained;
-    const double start_s = fb_time_s();
     memcpy(info.model_hash, model_hash, sizeof info.model_hash);
     memcpy(federation->w_local, federation->w, (size_t)federation->params->count * sizeof(float));
-    FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round, NULL,
-                          federation->w_local, start_moments(federation, hospital), &trained));
+    FB_TRY(fb_hospital_train(federation, hospital, round, federation->w_local, start_moments(federation, hospital)));
     const double trained_s = fb_time_s();
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
     info.steps = federation->privacy->divisor[hospital->index];
-    hospital->report.participated = 1;
-    hospital->report.steps = trained.steps;
-    hospital->report.train_loss = trained.loss_mean;
-    hospital->report.train_seconds = trained_s - start_s;
     FB_TRY(release(federation, hospital, &info));
     hospital->report.privacy_seconds = fb_time_s() - trained_s;
     return FB_OK;

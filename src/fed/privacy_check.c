@@ -10,13 +10,18 @@
 
 static fb_status check_mode(const fb_config *config)
 {
+    const int dpsgd = config->privacy_mechanism == FB_MECHANISM_DPSGD;
+    if (config->run_mode == FB_MODE_CENTRALISED && dpsgd)
+        return FB_USAGE(
+            "run.mode = centralised with privacy.mechanism = dpsgd: hospitals that pool their patients have "
+            "nobody to add the noise; choose federated, or local for each hospital alone");
     if (config->run_mode != FB_MODE_FEDERATED &&
-        (config->privacy_mechanism != FB_MECHANISM_NONE || config->sharing_select != FB_SELECT_ALL ||
+        ((config->privacy_mechanism != FB_MECHANISM_NONE && !dpsgd) || config->sharing_select != FB_SELECT_ALL ||
          config->federation_participation < 1.0 || config->federation_weighting != FB_WEIGHTING_SAMPLES ||
          config->train_momentum == FB_MOMENTUM_AVERAGE))
         return FB_USAGE("run.mode: sharing.select, privacy.mechanism, federation.participation, "
-                        "federation.weighting = uniform and train.momentum = average apply to mode federated only; "
-                        "remove them");
+                        "federation.weighting = uniform and train.momentum = average apply to mode federated only "
+                        "(privacy.mechanism = dpsgd to local too); remove them");
     return FB_OK;
 }
 

@@ -220,6 +220,8 @@ static void add_totals(fb_report *report, const fb_hospital_report *hospitals, c
         report->bytes_total += hospitals[h].bytes_sent;
         report->shared += hospitals[h].shared;
         report->sharers++;
+        if (isnan(hospitals[h].train_loss)) /* dpsgd, and every sample was empty */
+            continue;
         loss += (double)hospitals[h].steps * hospitals[h].train_loss;
         steps += (double)hospitals[h].steps;
     }

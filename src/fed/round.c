@@ -281,14 +281,8 @@ static fb_status centralised_round(fb_federation *federation, uint32_t round)
 
 static fb_status train_alone(fb_federation *federation, fb_hospital *hospital, uint32_t round)
 {
-    fb_train_report trained = {0};
-    const double start_s = fb_time_s();
-    const fb_status status = fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
-                                            NULL, hospital->model, &hospital->moments, &trained);
-    hospital->report.participated = 1;
-    hospital->report.steps = trained.steps;
-    hospital->report.train_loss = trained.loss_mean;
-    hospital->report.train_seconds = fb_time_s() - start_s;
+    const fb_status status = fb_hospital_train(federation, hospital, round, hospital->model, &hospital->moments);
+    hospital->report.releases += federation->privacy->dpsgd != NULL; /* its model, at the end */
     return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
                             fb_hospital_name(federation, hospital->index), round + 1);
 }

@@ -5,7 +5,6 @@
 #include "data/augment.h"
 #include "nn/loss.h"
 #include "nn/segresnet.h"
-#include "privacy/mechanism.h"
 
 #include <string.h>
 
@@ -60,9 +59,6 @@ fb_status fb_trainer_create(const fb_config *config, const fb_net_spec *spec, co
                             const fb_subset *subset, const fb_ops *ops, fb_trainer **out)
 {
     fb_trainer *trainer = NULL;
-    if (config->train_batch != 0.0 && config->privacy_mechanism != FB_MECHANISM_DPSGD)
-        return FB_USAGE("train.batch = %g: local training without privacy.mechanism = dpsgd takes batch 1; remove it",
-                        config->train_batch);
     FB_TRY(FB_ALLOC(trainer, 1, "trainer"));
     trainer->config = config;
     trainer->adam = (fb_adam_spec){config->train_learning_rate, 0.9, 0.999, 1e-8, config->train_weight_decay};
