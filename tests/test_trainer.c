@@ -466,6 +466,21 @@ static void diverged_gradients_count_as_zero(void **state)
     close_bench(&b);
 }
 
+static void another_number_of_cases_is_an_error(void **state)
+{
+    (void)state;
+    bench b;
+    fb_train_report report;
+    open_bench(&b, "", &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.1);
+    const fb_dpsgd_spec spec = {1.0, 1.0, 0.0, CASES + 1, 1, b.subset->count};
+    fb_dpsgd_plan plan;
+    must(fb_dpsgd_plan_make(&spec, &plan));
+    fb_train_dpsgd dpsgd = {.plan = &plan, .noise = b.noise};
+    must_fail(fb_trainer_run(b.trainer, &b.shard, 1, HOSPITAL, ROUND, &dpsgd, b.w, &b.moments, &report),
+              "6 train cases", "has 7", "brats-split");
+    close_bench(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +493,7 @@ int main(void)
         cmocka_unit_test(it_learns_as_far_as_the_noise_lets_it),
         cmocka_unit_test(threads_and_repetition_change_no_bit),
         cmocka_unit_test(diverged_gradients_count_as_zero),
+        cmocka_unit_test(another_number_of_cases_is_an_error),
         cmocka_unit_test(nothing_is_left_allocated),
     };
     fb_ops_set_threads(1);

@@ -223,7 +223,12 @@ static fb_status run_private_steps(training *t, fb_train_dpsgd *dpsgd)
     const fb_dpsgd_plan *plan = dpsgd->plan;
     private_sum room = {0};
     fb_status status = FB_OK;
-    FB_ASSERT(plan->spec.cases == t->cases && plan->spec.n == t->trainer->subset->count);
+    FB_ASSERT(plan->spec.n == t->trainer->subset->count);
+    if (plan->spec.cases != t->cases)
+        return FB_FAIL(
+            "the shard has %lld train cases, but manifest.csv, by which the noise was planned, has %lld; run "
+            "brats-split again",
+            (long long)t->cases, (long long)plan->spec.cases);
     FB_TRY_GOTO(status, FB_ALLOC(room.member, t->cases, "sample of the cases"), done);
     FB_TRY_GOTO(status, FB_ALLOC(room.scratch, plan->spec.n, "gradient on the grid"), done);
     FB_TRY_GOTO(status, FB_ALLOC(room.sum, plan->spec.n, "sum of gradients"), done);

@@ -50,7 +50,8 @@ void fb_trainer_destroy(fb_trainer **trainer);
 
 /* train.epochs epochs over the pooled train cases of shards (shard_count), each case once an epoch in a fresh order;
  * with dpsgd (NULL: without) plan->steps steps over Poisson samples.
- * w (params->count) and moments are updated. `hospital` and `round` address the random numbers. Errors: shard, backend.
+ * w (params->count) and moments are updated. `hospital` and `round` address the random numbers. Errors: shard, backend,
+ * a plan for another number of cases.
  */
 fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
                          uint32_t round, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments,
