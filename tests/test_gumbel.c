@@ -7,6 +7,8 @@
 
 #include "statistics.h"
 
+#include <stdlib.h>
+
 enum { MANY = 10000000, WORDS = 400000, WORD_BYTES = 8 };
 
 /* --- the same bits --- */
@@ -65,8 +67,11 @@ static void test_error(void **state)
     }
     for (int zeros = 0; zeros < 119; zeros++)
         worst = fmaxl(worst, error_of(noise, zeros, mask, 0));
-    if (worst > FB_GUMBEL_ERROR || worst < 0x1p-42L) /* half a unit is what a rounding costs */
-        fail_msg("error %Lg units", worst * 0x1p40L);
+    if (getenv("FB_VERBOSE"))
+        print_message("error %.9Lf units\n", worst * 0x1p40L);
+    /* Half a unit is what the last rounding costs; gumbel.c derives 2^-4 more outside of the event of its last lines.
+     */
+    assert_true(worst > 0.499L * FB_GUMBEL_ERROR && worst < (0.5L + 0x1p-4L) * FB_GUMBEL_ERROR);
     fb_noise_destroy(&noise);
     fb_noise_destroy(&words);
 }

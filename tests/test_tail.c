@@ -63,6 +63,17 @@ static int fails_to_reach(const void *context, fb_noise *noise)
     return !reaches(context, noise);
 }
 
+/* A 1 among the zeros that come before those 80 bits decides, wherever it is. */
+static void check_leading_zeros(const test_of *t, int lower, fb_noise *noise, int zeros)
+{
+    for (int bit = 0; bit < zeros; bit++) {
+        script(noise, NULL, 0);
+        rescript(noise, (size_t)bit / 8, 1, UINT64_C(1) << bit % 8);
+        assert_int_equal(reaches(t, noise), lower);
+    }
+    script(noise, NULL, 0);
+}
+
 /* Relative error of P(X >= m), m >= 1, and of P(X < 1 - m), which is the same number, were the scale `law`. */
 static long double relative_error(double scale, double law, int64_t m, int lower)
 {
@@ -70,7 +81,7 @@ static long double relative_error(double scale, double law, int64_t m, int lower
     const long double p = power(law, (long double)m) / (1.0L + power(law, 1.0L));
     const int zeros = (int)(((long double)m / (long double)scale) / logl(2.0L)) / 16 * 16;
     fb_noise *noise = make_noise(1);
-    script(noise, NULL, 0);
+    check_leading_zeros(&t, lower, noise, zeros);
     const long double seen =
         read_probability(lower ? fails_to_reach : reaches, &t, noise, CHUNK_BYTES * (size_t)(zeros / 16), zeros);
     fb_noise_destroy(&noise);
