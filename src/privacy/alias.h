@@ -10,7 +10,7 @@
 
 __extension__ typedef unsigned __int128 fb_wide;
 
-/* Scales shares (slots), each in [0, 1], to weights of sum slots * 2^64; slots is a power of two up to 2^16. What
+/* Scales shares (slots), each in [0, 1], to weights of sum slots * 2^64; slots is a power of two up to 2^10. What
  * rounding leaves goes to weight 0, which must be the largest. */
 void fb_alias_weigh(int slots, const long double *share, fb_wide *weight);
 

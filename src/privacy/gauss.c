@@ -3,7 +3,7 @@
  * The half line x >= 0 is cut into 1024 strips of W = 2^k integers, the least k >= 0 with 1024 W >= 9.9 sigma. A strip
  * is drawn by the alias method with the weight w(lo) of its first integer, w(x) = exp(-x^2 / (2 sigma^2)), then one of
  * its W integers uniformly, which is accepted with probability w(x) / w(lo); otherwise all is drawn again. The ratio is
- * at least 0.8 and on average above 0.99: 11 random bits are below its least value in the strip nearly always and end
+ * at least 0.68 and on average above 0.99: 11 random bits are below its least value in the strip nearly always and end
  * the comparison; if not, it is computed in fixed point and compared with 63. With W = 1 (sigma up to 103) there is
  * nothing to compare. A random sign follows; (minus, 0) is drawn again, which leaves 0 its probability.
  *
@@ -14,13 +14,14 @@
  *     exactly, by 5.5u, its conversion by u, the quotient by u, rounding 1024 of them down to multiples of 2^-74 by u:
  *     14u in L1 norm. Putting what the sum lacks on weight 0 at most doubles this; total variation is half of it: 14u.
  *
- *   - The exponent of a ratio is off by u (its first factor is truncated to 2^-53, the second is below 2^-12) and
- *     the exponential by 4u: 5u for every integer, divided by the part that is accepted 6u.
+ *   - The exponent of a ratio is v times the curvature c < 2^-12. v is truncated to 2^-53, the product to 2^-65 and
+ *     2^-64, c to 2^-76 (times v < 2^11) after a rounding by 3u, relatively: in all at most 4u where weights count.
+ *     The exponential adds 4u: 8u for every integer, divided by the part that is accepted 9u.
  *
  *   - Integers left out: P(X >= 9.9 sigma) < 2^-70 = u / 64.
  *
  *   - Leaving out (minus, 0) divides the distance by the probability of the rest: at least 1/2 where W = 1, 0.99 where
- *     ratios are compared. The maximum, 28u + u / 32, is below 2^-57 = 128u.
+ *     ratios are compared. The maximum, 28u + u / 32 (23.3u with ratios), is below 2^-57 = 128u.
  *
  * Rounding the continuous Gaussian (density f, F(k) its mass within 1/2 of the integer k). Taylor's remainder is
  * F(k) - f(k) = integral of K(s) f''(k + s) over |s| <= 1/2 with K(s) = (1/2 - |s|)^2 / 2. Summed over k in absolute
