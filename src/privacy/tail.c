@@ -108,18 +108,17 @@ static int is_reached(const fb_tail *tail, uint64_t m, fb_noise *noise)
     if (y.integer < 0 || !take_chunk(&y.integer, &chunk, noise))
         return 0;
     const uint64_t cell = y.fraction >> 56;
-    if (chunk > (uint64_t)tail->coarse[cell] >> y.integer)
-        return 0;
-    if (chunk < (uint64_t)tail->coarse[cell + 1] >> y.integer)
-        return 1;
+    const int below = chunk < (uint64_t)tail->coarse[cell + 1] >> y.integer;
+    const int above = chunk > (uint64_t)tail->coarse[cell] >> y.integer;
+    if (__builtin_expect(below | above, 1)) /* one branch that is foreseen, where two would be tossed */
+        return below;
     return below_fraction(chunk, y.integer, fb_fixed_mul_high(exp2_minus(y.fraction), tail->normaliser), noise);
 }
 
 int fb_tail_reaches(const fb_tail *tail, int64_t distance, fb_noise *noise)
 {
-    if (distance >= 1)
-        return is_reached(tail, (uint64_t)distance, noise);
-    return !is_reached(tail, 1 + (uint64_t)-distance, noise);
+    const int lower = distance < 1;
+    return lower ^ is_reached(tail, (uint64_t)(lower ? 1 - distance : distance), noise);
 }
 
 static uint64_t draw_magnitude(const fb_tail *tail, fb_noise *noise)
