@@ -129,7 +129,7 @@ static void print_ranks(const fb_federation *federation)
     }
 }
 
-/* Each line of the plan's text is a message of the log. */
+/* Each line of the plan's text is a message of the log. Mode local sends nothing: there only the guarantee counts. */
 static fb_status print_privacy(const fb_federation *federation)
 {
     char *text = NULL;
@@ -139,8 +139,10 @@ static fb_status print_privacy(const fb_federation *federation)
         return FB_FAIL("no memory for the plan's text");
     const fb_status status = fb_privacy_text(federation->privacy, stream);
     fclose(stream);
+    const int federated = federation->config->run_mode == FB_MODE_FEDERATED;
     for (char *line = text, *end; status == FB_OK && (end = strchr(line, '\n')) != NULL; line = end + 1)
-        fb_log_info("%.*s", (int)(end - line), line);
+        if (federated || strncmp(line, "privacy:", 8) == 0 || strncmp(line, "noise:", 6) == 0)
+            fb_log_info("%.*s", (int)(end - line), line);
     free(text);
     return status;
 }
@@ -166,7 +168,7 @@ fb_status fb_report_plan(const fb_report *report)
     fb_log_info("training: %lld of %lld parameters (train.trainable = %s) by %s", (long long)federation->subset->count,
                 (long long)federation->params->count, config->train_trainable[0] ? config->train_trainable : "all",
                 config->train_optimizer == FB_OPTIMIZER_SGD ? "plain gradient descent" : "Adam");
-    return config->run_mode == FB_MODE_FEDERATED ? print_privacy(federation) : FB_OK;
+    return config->run_mode == FB_MODE_FEDERATED || federation->privacy->dpsgd ? print_privacy(federation) : FB_OK;
 }
 
 /* --- a round --- */
