@@ -23,6 +23,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.legend import Legend
 from fedbrats_results import LAST, last_mean, open_runs, print_columns, rule_name, run_name, short, spent
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#666666")  # Okabe and Ito
@@ -60,7 +61,7 @@ def summarise(run, last):
                unit=run.provenance.get("privacy_unit", "none"), trust=config.get("privacy.trust", "local"),
                public=bool(config.get("train.init_from")), partial=bool(config.get("train.trainable")),
                untrained=float(config.get("train.learning_rate", "1")) < NO_TRAINING,
-               parameters=str(run.provenance.get("trained_parameters", "some")))
+               parameters=int(data.bytes_dense.max()) // 4)  # that are trained, as float32
     if row["mechanism"] == "dpsgd":
         row["cosine"] = math.nan  # the noise is in the training: there is no update without it to compare with
     row["settings"] = tuple(sorted((k, v) for k, v in config.items() if k not in NOT_SETTINGS)) + (
@@ -209,7 +210,7 @@ def plot_noise_free(axes, points, curves, styles, arms, shares):
         axes.annotate(text, (at, p["dice"]), xytext=(6, 0), textcoords="offset points", va="center",
                       fontsize=7, bbox=dict(facecolor="white", edgecolor="none", pad=0.6))
     axes.axvline(at / 2.2, color="0.7", linewidth=0.8)
-    axes.set_xlim(low / 1.8, at * max(4.0, (high / low) ** 0.1))
+    axes.set_xlim(low / 1.8, at * max(8.0, (high / low) ** 0.22))
     axes.annotate("ε = ∞", (at, 0), xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
                   ha="center", fontsize=8)
 
@@ -231,7 +232,6 @@ def plot_heat_map(figure, axes, grid):
 
 def add_legend(axes, points, curves, styles, arms, shares):
     axes.axis("off")
-    empty = plt.Line2D([], [], linestyle="")
     units = dict.fromkeys(p["unit"] for group in curves.values() for p in group)
     blocks = [("what is protected how",
                [plt.Line2D([], [], color=COLORS[i % len(COLORS)], linewidth=2.5, label=arm)
@@ -245,16 +245,18 @@ def add_legend(axes, points, curves, styles, arms, shares):
     places = iter((0.0, 0.44, 0.60, 0.76))
     for title, handles in blocks:
         x = next(places)
-        axes.add_artist(axes.legend(handles=handles or [empty], loc="upper left", bbox_to_anchor=(x, 1.0), fontsize=8.5,
-                                    frameon=False, title=title if handles else "", title_fontsize=8.5,
-                                    alignment="left", ncol=2 if len(handles) > 6 else 1))
+        if handles:
+            axes.add_artist(Legend(axes, handles, [h.get_label() for h in handles], loc="upper left",
+                                   bbox_to_anchor=(x, 1.0), fontsize=8.5, frameon=False, title=title,
+                                   title_fontsize=8.5, alignment="left", ncols=2 if len(handles) > 6 else 1))
 
 
 def caption(points, last):
     federated = [p for p in points if p["mode"] == "federated"] or points
     seeds = sorted({p["seeds"] for p in federated})
     repeated = f"; bands: lowest to highest of {seeds[-1]} seeds" if seeds[-1] > 1 else ""
-    return f"mean of the last {last} evaluated rounds{repeated}"
+    rounds = f"mean of the last {last} evaluated rounds" if last > 1 else "last evaluated round"
+    return rounds + repeated
 
 
 def plot(points, output, last):

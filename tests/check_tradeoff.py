@@ -50,6 +50,7 @@ def write(name, seed, select, share, mechanism, epsilon, dice, mode="federated",
     per_hospital[:, 0] = 0.5  # a hospital that spends less
     participated = np.ones((ROUNDS, HOSPITALS), dtype=np.int64)
     variables = {"dice_mean": (("round",), curve), "dice": (("round", "region"), np.repeat(curve[:, None], 3, axis=1)),
+                 "bytes_dense": (("round",), np.full(ROUNDS, 4 * 1491)),
                  "participated": (("round", "hospital"), participated),
                  "bytes_sent": (("round", "hospital"), participated * int(4 * share * PARAMETERS)),
                  "epsilon_total": (("round", "hospital"), spent[:, None] * per_hospital),
@@ -70,7 +71,7 @@ def write(name, seed, select, share, mechanism, epsilon, dice, mode="federated",
             file[name][...] = values[(None,) * 7]
         file["diagnostics/update_cosine"][...] = (cosine * per_hospital)[(None,) * 7]
         file["config"].attrs.update(settings)
-        file["provenance"].attrs.update({"privacy_unit": unit, "trained_parameters": "1491"})
+        file["provenance"].attrs.update({"privacy_unit": unit})
     return path
 
 
