@@ -90,7 +90,7 @@ prepare()
         "$bin/brats-phantom" --output "$work" --shape 32x32x32 --scale "$scale" --seed "$seed" > /dev/null
         "$bin/brats-split" --input "$work" --output "$out/shards-$seed" --seed "$seed" > /dev/null
     fi
-    if [ ! -e "$out/public-$seed/result.txt" ]; then
+    if [[ $list = *"$out/public-$seed/"* ]] && [ ! -e "$out/public-$seed/result.txt" ]; then
         rm -rf "$work" "$out/public-$seed" "$out/public-shards-$seed"
         "$bin/brats-phantom" --output "$work" --shape 32x32x32 --scale 0.001 --seed $((1000 + seed)) > /dev/null
         rm -rf "$work/HGG"
@@ -108,12 +108,12 @@ ini=$(dirname "$0")/examples/study-privacy.ini
 mkdir -p "$out"
 export -f one
 export bin out ini
+list=$(runs)
 trap 'tail -n 3 "$out/prepare.log" >&2' EXIT
 for seed in $seeds; do
     prepare "$seed" 2> "$out/prepare.log" # not in a condition, where the shell would not stop at the first failure
 done
 trap - EXIT
-list=$(runs)
 failed=0
 xargs -P "$workers" -d '\n' -n 1 bash -c 'set -f; one $1' study <<< "$list" || failed=1 # set -f: .* is no file name
 
