@@ -27,10 +27,10 @@
  * unclipped u, without the factor c, whatever answer_budget says. It gets no epsilon.
  *
  * trust: with local every hospital adds the noise that protects it. With central the server, which sees the updates,
- * adds it once to their sum (fb_release_server_noise); with secagg a hospital adds sigma / sqrt(participants), the
- * server sees the sum alone, and all hospitals are assumed to add their part (one that does not lacks). The sum is of
- * grid values with equal weights on the same coordinates, so that its sensitivity is that of one hospital. Hospitals'
- * answers are then not clipped a second time: their noise must reach the sum as it is.
+ * adds it once to their sum (fb_release_server_noise). With secagg a hospital adds sigma / sqrt(participants) and the
+ * server sees the sum alone; the guarantee assumes that all of them do, and that none tells the server its part. The
+ * sum is of grid values with equal weights on the same coordinates, so that its sensitivity is that of one hospital.
+ * Hospitals' answers are then not clipped a second time: their noise must reach the sum as it is.
  */
 #pragma once
 
@@ -63,7 +63,7 @@ typedef struct fb_release_spec {
     fb_select select;
     double fraction; /* Q in (0, 1]; c = ceil(Q n) */
     fb_mechanism mechanism;
-    double clip;              /* L-infinity bound of dW / steps; INFINITY: none (only without a mechanism) */
+    double clip;              /* L-infinity bound of dW / steps; INFINITY: none (not with laplace, svt, exponential) */
     double threshold;         /* SVT's T, in units of dW / steps, in [0, clip]; public */
     double epsilon_threshold; /* budgets of one round, by role */
     double epsilon_query;     /* svt: 0 stands for epsilon_threshold * (2c)^(2/3), Lyu's optimal split; exponential: of
