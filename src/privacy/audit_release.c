@@ -12,6 +12,7 @@ struct fb_audit_release {
     fb_rng order;
     fb_noise *noise;
     fb_laplace *answer; /* NULL: every sample calls fb_release */
+    fb_svt_tables tables;
     fb_update update;
     int32_t grid[FB_AUDIT_COORDINATES_MAX];
     uint32_t index[FB_AUDIT_COORDINATES_MAX];
@@ -53,7 +54,8 @@ static fb_status release_fast(void *state, const float *dw, uint32_t attempt, ui
     const fb_noise_address address = {.attempt = attempt, .round = sample, .purpose = FB_NOISE_ANSWER};
     fb_grid_quantise(&r->budget, r->spec.clip, 1, dw, r->grid, &report);
     if (r->spec.select == FB_SELECT_SVT)
-        FB_TRY(fb_svt_select(&r->budget, &r->order, r->noise, attempt, sample, r->grid, r->index, &count, &report));
+        FB_TRY(fb_svt_select_by(&r->tables, &r->budget, &r->order, r->noise, attempt, sample, r->grid, r->index, &count,
+                                &report));
     clear(r, outcome);
     fb_noise_seek(r->noise, &address);
     for (int64_t k = 0; k < count; k++) {
@@ -67,6 +69,8 @@ static fb_status release_fast(void *state, const float *dw, uint32_t attempt, ui
 /* Coordinates chosen without data are the same in every sample. */
 static fb_status prepare_fast(fb_audit_release *r)
 {
+    if (r->spec.select == FB_SELECT_SVT)
+        r->tables = fb_svt_tables_of(&r->budget);
     if (r->spec.select == FB_SELECT_RANDOM)
         FB_TRY(fb_select_random(&r->order, r->budget.n, r->budget.count, r->index));
     for (int64_t i = 0; i < r->budget.n && r->spec.select == FB_SELECT_ALL; i++)

@@ -2,7 +2,6 @@
 #include "privacy/svt.h"
 
 #include "core/mem.h"
-#include "privacy/tail.h"
 
 #include <stdlib.h>
 
@@ -15,9 +14,9 @@ typedef struct candidate {
 } candidate;
 
 typedef struct svt {
+    const fb_svt_tables *tables;
     const fb_budget *budget;
     fb_noise *noise;
-    fb_tail query;     /* the noise of a test */
     int64_t threshold; /* noised, once */
     candidate *rest;   /* (n) the first `left` are not selected yet */
     uint64_t *chosen;  /* (n bits) */
@@ -44,7 +43,7 @@ static int64_t test_places(svt *s, int64_t from, int64_t to, int64_t kept)
 {
     for (int64_t k = from; k < to && s->selected < s->budget->count; k++) {
         const candidate c = s->rest[k];
-        const int above = fb_tail_reaches(&s->query, s->threshold - c.magnitude, s->noise);
+        const int above = fb_tail_reaches(&s->tables->query, s->threshold - c.magnitude, s->noise);
         s->tests++;
         s->chosen[c.index / 64] |= (uint64_t)above << c.index % 64;
         s->selected += above;
@@ -67,10 +66,8 @@ static void run_pass(svt *s, const fb_rng *order)
 
 static fb_status prepare(svt *s, const fb_noise_address *address, const int32_t *grid)
 {
-    const fb_tail threshold = fb_tail_of(s->budget->scale_threshold);
     fb_noise_seek(s->noise, address);
-    s->threshold = s->budget->threshold_grid + fb_tail_draw(&threshold, s->noise);
-    s->query = fb_tail_of(s->budget->scale_query);
+    s->threshold = s->budget->threshold_grid + fb_tail_draw(&s->tables->threshold, s->noise);
     FB_TRY(FB_ALLOC(s->rest, s->budget->n, "order of the SVT tests"));
     FB_TRY(FB_ALLOC(s->chosen, (s->budget->n + 63) / 64, "selection of the SVT"));
     s->left = s->budget->n;
@@ -90,11 +87,24 @@ static int64_t list_chosen(const svt *s, uint32_t *index)
     return filled;
 }
 
+fb_svt_tables fb_svt_tables_of(const fb_budget *budget)
+{
+    return (fb_svt_tables){fb_tail_of(budget->scale_threshold), fb_tail_of(budget->scale_query)};
+}
+
 fb_status fb_svt_select(const fb_budget *budget, const fb_rng *public_rng, fb_noise *noise, uint32_t attempt,
                         uint32_t round, const int32_t *grid, uint32_t *index, int64_t *selected,
                         fb_release_report *report)
 {
-    svt s = {.budget = budget, .noise = noise};
+    const fb_svt_tables tables = fb_svt_tables_of(budget);
+    return fb_svt_select_by(&tables, budget, public_rng, noise, attempt, round, grid, index, selected, report);
+}
+
+fb_status fb_svt_select_by(const fb_svt_tables *tables, const fb_budget *budget, const fb_rng *public_rng,
+                           fb_noise *noise, uint32_t attempt, uint32_t round, const int32_t *grid, uint32_t *index,
+                           int64_t *selected, fb_release_report *report)
+{
+    svt s = {.tables = tables, .budget = budget, .noise = noise};
     fb_noise_address address = {.attempt = attempt, .round = round, .purpose = FB_NOISE_THRESHOLD};
     fb_rng order = *public_rng;
     fb_status status = prepare(&s, &address, grid);
