@@ -270,10 +270,10 @@ static fb_status stage_2(audit *a, const fb_audit_pair *pair, uint32_t attempt, 
         }
     }
     for (int direction = 0; direction < 2; direction++) {
-        out->hits[direction] = events[direction][direction];
-        out->misses[direction] = events[1 - direction][direction];
-        out->epsilon[direction] =
-            fb_audit_epsilon(out->hits[direction], out->misses[direction], samples, alpha, a->subject->delta);
+        const int64_t hits = events[direction][direction], misses = events[1 - direction][direction];
+        out->rate[direction][0] = (double)hits / (double)samples;
+        out->rate[direction][1] = (double)misses / (double)samples;
+        out->epsilon[direction] = fb_audit_epsilon(hits, misses, samples, alpha, a->subject->delta);
     }
     int64_t at_least[2] = {0, 0};
     for (int k = 0; k < FB_AUDIT_POINTS; k++) { /* from the highest cut: ascending rates */

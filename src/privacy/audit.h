@@ -50,8 +50,8 @@ typedef struct fb_audit_settings {
 /* Of one pair. [0]: the event is likely under dw[0], rare under dw[1]; [1]: the other way round. */
 typedef struct fb_audit_finding {
     const char *pair;
-    double epsilon[2];          /* lower bounds */
-    int64_t hits[2], misses[2]; /* events in stage 2 under the input that favours it, and under the other */
+    double epsilon[2]; /* lower bounds */
+    double rate[2][2]; /* of the event in stage 2: under the input that favours it, under the other */
     double false_positive[FB_AUDIT_POINTS], true_positive[FB_AUDIT_POINTS]; /* telling dw[0] from dw[1], direction 0 */
 } fb_audit_finding;
 

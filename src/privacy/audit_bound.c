@@ -79,17 +79,19 @@ double fb_audit_ceiling(int64_t trials, double alpha, double delta)
     return fb_audit_epsilon(trials, 0, trials, alpha, delta);
 }
 
-/* alpha of the theorem is the largest average, over i, of the i probabilities below `right`. */
+/* The theorem's alpha is the largest average of the i probabilities below `right`, over i. */
 double fb_audit_one_run_p(int64_t m, int64_t guesses, int64_t right, double epsilon, double delta)
 {
     FB_ASSERT(0 <= right && right <= guesses && guesses <= m);
-    const double q = 1.0 / (1.0 + exp(-epsilon)), at_least = tail(right, guesses, q);
-    double largest = 0.0;
+    const double q = 1.0 / (1.0 + exp(-epsilon)), n = (double)guesses;
+    double largest = 0.0, sum = 0.0;
     for (int64_t i = 1; delta > 0.0 && i <= right; i++) {
-        const double average = (tail(right - i, guesses, q) - at_least) / (double)i;
-        largest = fmax(largest, average);
+        const double k = (double)(right - i);
+        sum +=
+            exp(lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(n - k + 1.0) + k * log(q) - (n - k) * log1p(exp(epsilon)));
+        largest = fmax(largest, sum / (double)i);
     }
-    return fmin(1.0, at_least + 2.0 * (double)m * delta * largest);
+    return fmin(1.0, tail(right, guesses, q) + 2.0 * (double)m * delta * largest);
 }
 
 double fb_audit_one_run_epsilon(int64_t m, int64_t guesses, int64_t right, double alpha, double delta)
