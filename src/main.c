@@ -6,6 +6,7 @@
 #include "core/build_info.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "fed/audit_command.h"
 #include "fed/plan.h"
 #include "fed/run.h"
 #include "nn/op.h"
@@ -22,7 +23,7 @@ static void print_usage(FILE *stream)
     fputs(
         "Usage: fedbrats train [FILE.ini] --section.key=value ...\n"
         "       fedbrats plan [FILE.ini] --section.key=value ... | --examples\n"
-        "       fedbrats audit --help\n"
+        "       fedbrats audit [FILE.ini] --audit.key=value ...\n"
         "       fedbrats info\n"
         "       fedbrats --help | --version\n"
         "\n"
@@ -146,7 +147,8 @@ int main(int argc, char **argv)
         printf("fedbrats %s (%s)\n", fb_build_version(), fb_build_revision());
         return FB_EXIT_OK;
     }
-    if (fb_options_wants(argc, argv, "--help")) {
+    const int audits = argc >= 2 && strcmp(argv[1], "audit") == 0; /* with options, and --help, of its own */
+    if (!audits && fb_options_wants(argc, argv, "--help")) {
         print_help();
         return FB_EXIT_OK;
     }
@@ -159,6 +161,8 @@ int main(int argc, char **argv)
         return train(argc, argv);
     if (argc >= 2 && strcmp(argv[1], "plan") == 0)
         return plan(argc, argv);
+    if (audits)
+        return fb_audit_command(argc - 1, argv + 1);
     if (argc == 2 && strcmp(argv[1], "info") == 0)
         return print_info();
     if (argc >= 2)

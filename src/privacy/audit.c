@@ -7,10 +7,11 @@
 #include "privacy/audit_bound.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATES = 8, STATISTICS = 2, STAGE_1_SHARE = 4, CANDIDATES = 1000, PROGRESS_EVERY = 1 << 12 };
+enum { STATES = 8, STATISTICS = 2, STAGE_1_SHARE = 4, CANDIDATES = 1000 };
 
 typedef enum statistic { LIKELIHOOD, PROJECTION } statistic;
 
@@ -30,6 +31,7 @@ typedef struct audit {
     int64_t first_count; /* samples of stage 1 of an input */
     int32_t *first[2];   /* (first_count, width) outcomes of stage 1 */
     double *score[2];    /* (first_count) */
+    char title[80];
     int64_t done, total;
     double start_s;
 } audit;
@@ -238,8 +240,9 @@ static void learn(audit *a, lesson *l)
 static fb_status draw(audit *a, const fb_audit_pair *pair, int side, uint32_t attempt, int64_t sample, int32_t *outcome)
 {
     FB_TRY(a->subject->run(a->subject->state, pair->dw[side], attempt, (uint32_t)sample, outcome));
-    if (++a->done % PROGRESS_EVERY == 0 || a->done == a->total)
-        fb_log_progress(a->subject->name, a->done, a->total, a->start_s);
+    const int64_t percent = 100 * ++a->done / a->total;
+    if (percent != 100 * (a->done - 1) / a->total)
+        fb_log_progress(a->title, percent, 100, a->start_s);
     return FB_OK;
 }
 
@@ -319,6 +322,7 @@ fb_status fb_audit_run(const fb_audit_subject *subject, const fb_audit_pair *pai
     FB_ASSERT(1 <= pair_count && pair_count <= FB_AUDIT_PAIRS_MAX && subject->width <= FB_AUDIT_WIDTH_MAX);
     FB_ASSERT(settings->samples >= STAGE_1_SHARE && settings->samples <= UINT32_MAX);
     a.first_count = settings->samples / STAGE_1_SHARE;
+    snprintf(a.title, sizeof a.title, "%s, percent", subject->name);
     a.total = 2 * pair_count * (a.first_count + settings->samples);
     memset(out, 0, sizeof *out);
     for (int side = 0; side < 2 && status == FB_OK; side++) {
