@@ -88,6 +88,9 @@ plan --data.shards="$dir/shards" --privacy.mechanism=dpsgd --privacy.clip_norm=1
 cases=$(grep -c ',train,' "$dir/shards/manifest.csv")
 shows "data.shards supplies hospitals and cases" "13 hospitals with $cases train cases" "$dir/shards" \
     'CBICA          '
+# shellcheck disable=SC2086
+plan $gaussian --privacy.epsilon_total=1e6
+shows "a budget that cannot be used up" 'WARNING: of the asked total 1e+06 only' 'leaves room for totals below about'
 printf '[federation]\nrounds = 7\n' > "$dir/a.ini"
 plan "$dir/a.ini" --privacy.mechanism=laplace --privacy.clip=1e-4
 shows "an INI file" 'after 7 rounds'

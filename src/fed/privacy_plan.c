@@ -407,6 +407,7 @@ fb_status fb_privacy_plan_create(const fb_config *config, int64_t n, int hospita
     plan->participants = wanted < 1 ? 1 : wanted;
     plan->rounds = config->federation_rounds;
     plan->delta = config->privacy_delta;
+    plan->asked = config->privacy_epsilon_total;
     plan->noise_scale = 1.0;
     plan->uniform = config->federation_weighting == FB_WEIGHTING_UNIFORM;
     plan->starts_from_model = config->train_init_from[0] != '\0';

@@ -17,6 +17,7 @@ typedef struct fb_privacy_plan {
     const fb_guarantee *guarantee; /* borrowed */
     fb_relation relation;
     double delta;       /* at which every epsilon is stated */
+    double asked;       /* privacy.epsilon_total; 0: the noise is as configured */
     double noise_scale; /* what privacy.epsilon_total made of the configured noise: a factor on it; 1 without */
     int64_t rounds;     /* planned */
     int64_t releases;   /* of them, those of the hospital that takes part most often: the schedule is public */

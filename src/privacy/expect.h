@@ -15,8 +15,9 @@
  *          = A^2 E[p m1^2] + (A / P)^2 E[p] v     noise of variance v once, on the sum of P hospitals (secagg, central)
  *   cosine = E[R T] / sqrt(E[R^2] E[T^2])
  *
- * For fraction Q of random coordinates, P equal hospitals, noise variance v s^2 and no second clip this is
- * sqrt(Q) / sqrt(1/P + (1 - 1/P) Q + v / P). A second clip (privacy.clip_answers) enters m1 and m2.
+ * Coordinates of select = public count as random ones. For fraction Q of random coordinates, P equal hospitals, noise
+ * variance v s^2 and no second clip this is sqrt(Q) / sqrt(1/P + (1 - 1/P) Q + v / P). A second clip
+ * (privacy.clip_answers) enters m1 and m2.
  */
 #pragma once
 
