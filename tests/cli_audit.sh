@@ -57,6 +57,6 @@ refused 2 "audit.coordinates = 4" "more shared than there are" --audit.coordinat
 refused 2 "audit.answer_share" "shares that leave nothing" --audit.threshold_share=0.6 --audit.answer_share=0.4
 refused 2 "audit.sample" "an unknown option" --audit.sample=5
 refused 2 "audit.mechanism" "an unknown mechanism" --audit.mechanism=magic
-refused 1 "there is no folder $work/none/" "a folder that is not there" --audit.mechanism=all+laplace --audit.samples=100 \
-    --audit.output="$work/none/x.h5"
+refused 1 "there is no folder $work/none/" "a folder that is not there" --audit.mechanism=all+laplace \
+    --audit.samples=100 --audit.output="$work/none/x.h5"
 exit $failed
