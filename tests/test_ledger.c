@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 enum { ENTRIES = 4 };
+static const char IDENTITY[] = "mechanism=1 clip=4096 data=0";
 
 typedef struct scratch {
     char folder[64], path[128];
@@ -19,7 +20,7 @@ typedef struct scratch {
 
 static fb_ledger_entry make_entry(uint32_t round)
 {
-    fb_ledger_entry entry = {1, round, 7, 36, 117685, 0.1 * (round + 1), 1e-9 / (round + 1), ""};
+    fb_ledger_entry entry = {1, round, 7, 36, 117685, ""};
     fb_sha256(&round, sizeof round, entry.message_sha256);
     return entry;
 }
@@ -31,7 +32,7 @@ static int setup(void **state)
     snprintf(s.folder, sizeof s.folder, "/tmp/test_ledger.XXXXXX");
     assert_non_null(mkdtemp(s.folder));
     snprintf(s.path, sizeof s.path, "%s/hospital-7.ledger", s.folder);
-    must(fb_ledger_open(s.path, &ledger));
+    must(fb_ledger_open(s.path, IDENTITY, &ledger));
     for (uint32_t round = 0; round < ENTRIES; round++) {
         const fb_ledger_entry entry = make_entry(round);
         must(fb_ledger_append(ledger, &entry));
@@ -57,7 +58,7 @@ static fb_status open_with(const scratch *s, const char *text, int64_t size_byte
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, (size_t)size_bytes, file), size_bytes);
     assert_int_equal(fclose(file), 0);
-    const fb_status status = fb_ledger_open(s->path, &ledger);
+    const fb_status status = fb_ledger_open(s->path, IDENTITY, &ledger);
     fb_ledger_close(&ledger);
     return status;
 }
@@ -66,73 +67,71 @@ static void test_reopen_adds_up(void **state)
 {
     const scratch *s = *state;
     fb_ledger *ledger = NULL;
-    double epsilon = 0.0, delta = 0.0;
-    for (uint32_t round = 0; round < ENTRIES; round++) {
-        epsilon += make_entry(round).epsilon_round;
-        delta += make_entry(round).delta_round;
-    }
-    must(fb_ledger_open(s->path, &ledger));
-    assert_true(fb_ledger_epsilon(ledger) == epsilon && fb_ledger_delta(ledger) == delta);
-    const fb_ledger_entry more = make_entry(ENTRIES);
+    must(fb_ledger_open(s->path, IDENTITY, &ledger));
+    assert_int_equal(fb_ledger_releases(ledger), ENTRIES);
+    assert_int_equal(fb_ledger_releases_until(ledger, 1), 2);
+    fb_ledger_entry more = make_entry(1);
+    more.attempt = 2;
     must(fb_ledger_append(ledger, &more)); /* the chain goes on after reopening */
-    assert_true(fb_ledger_epsilon(ledger) == epsilon + more.epsilon_round);
     fb_ledger_close(&ledger);
-    must(fb_ledger_open(s->path, &ledger));
-    assert_true(fb_ledger_epsilon(ledger) == epsilon + more.epsilon_round);
+    must(fb_ledger_open(s->path, IDENTITY, &ledger));
+    assert_int_equal(fb_ledger_releases(ledger), ENTRIES + 1);
+    assert_int_equal(fb_ledger_releases_until(ledger, 0), 1);
+    assert_int_equal(fb_ledger_releases_until(ledger, 1), 3);
+    assert_int_equal(fb_ledger_last(ledger, 1)->attempt, 2);
+    assert_int_equal(fb_ledger_last(ledger, 2)->attempt, 1);
+    assert_string_equal(fb_ledger_last(ledger, 1)->message_sha256, more.message_sha256);
+    assert_null(fb_ledger_last(ledger, ENTRIES));
     fb_ledger_close(&ledger);
     assert_null(ledger);
 }
 
-/* The documented form, recomputed here: fields and chain = SHA-256(previous chain, line so far). */
+/* What is charged is the identity's mechanism, so another one may not add to it. */
+static void test_identity(void **state)
+{
+    const scratch *s = *state;
+    fb_ledger *ledger = NULL;
+    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=8192 data=0", &ledger), "\"clip=4096\"", "\"clip=8192\"");
+    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=4096", &ledger), "\"data=0\"", "\"\"");
+    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=4096 data=01", &ledger), "\"data=0\"", "\"data=01\"");
+    assert_null(ledger);
+}
+
+/* The first two lines, recomputed here as documented: chain = SHA-256(previous chain, line so far). */
+static size_t first_lines(const char *identity, const char *entry, char text[1024])
+{
+    char chain[FB_SHA256_CHARS], line[512], input[640];
+    snprintf(line, sizeof line, "fedbrats privacy ledger 2: %s ", identity);
+    fb_sha256(line, (int64_t)strlen(line), chain);
+    const int chars = snprintf(text, 1024, "%s%s\n", line, chain);
+    snprintf(input, sizeof input, "%s%s", chain, entry);
+    fb_sha256(input, (int64_t)strlen(input), chain);
+    return (size_t)(chars + snprintf(text + chars, (size_t)(1024 - chars), "%s%s\n", entry, chain));
+}
+
 static void test_form(void **state)
 {
     const scratch *s = *state;
-    const fb_ledger_entry entry = make_entry(0);
-    const char label[] = "fedbrats privacy ledger 1";
-    char chain[FB_SHA256_CHARS], line[512], input[640], wanted[640];
-    fb_sha256(label, sizeof label - 1, chain);
-    snprintf(line, sizeof line, "1 0 7 36 117685 %.17g %.17g %s ", entry.epsilon_round, entry.delta_round,
-             entry.message_sha256);
-    snprintf(input, sizeof input, "%s%s", chain, line);
-    fb_sha256(input, (int64_t)strlen(input), chain);
-    snprintf(wanted, sizeof wanted, "%s%s\n", line, chain);
-    assert_memory_equal(s->text, wanted, strlen(wanted));
+    char line[512], wanted[1024];
+    snprintf(line, sizeof line, "1 0 7 36 117685 %s ", make_entry(0).message_sha256);
+    assert_memory_equal(s->text, wanted, first_lines(IDENTITY, line, wanted));
 }
 
 /* Another spelling of the same numbers is refused even under a right chain. */
 static void test_one_spelling(void **state)
 {
     const scratch *s = *state;
-    const fb_ledger_entry entry = make_entry(0);
-    const char label[] = "fedbrats privacy ledger 1";
-    const char *const epsilons[] = {"0.5", "0.50", "+.5"};
+    const char *const steps[] = {"36", "036", "+36"};
     for (int i = 0; i < 3; i++) {
-        char chain[FB_SHA256_CHARS], line[512], input[640], text[640];
-        fb_sha256(label, sizeof label - 1, chain);
-        snprintf(line, sizeof line, "1 0 7 36 117685 %s 0.25 %s ", epsilons[i], entry.message_sha256);
-        snprintf(input, sizeof input, "%s%s", chain, line);
-        fb_sha256(input, (int64_t)strlen(input), chain);
-        snprintf(text, sizeof text, "%s%s\n", line, chain);
-        const fb_status status = open_with(s, text, (int64_t)strlen(text));
+        char line[512], text[1024];
+        snprintf(line, sizeof line, "1 0 7 %s 117685 %s ", steps[i], make_entry(0).message_sha256);
+        const size_t chars = first_lines(IDENTITY, line, text);
+        const fb_status status = open_with(s, text, (int64_t)chars);
         if (i == 0)
             must(status);
         else
-            must_fail(status, "line 1 is not an entry");
+            must_fail(status, "line 2 is not an entry");
     }
-}
-
-static void test_no_guarantee_is_infinite(void **state)
-{
-    const scratch *s = *state;
-    fb_ledger *ledger = NULL;
-    fb_ledger_entry entry = make_entry(ENTRIES);
-    entry.epsilon_round = strtod("inf", NULL);
-    must(fb_ledger_open(s->path, &ledger));
-    must(fb_ledger_append(ledger, &entry));
-    fb_ledger_close(&ledger);
-    must(fb_ledger_open(s->path, &ledger));
-    assert_true(fb_ledger_epsilon(ledger) == entry.epsilon_round);
-    fb_ledger_close(&ledger);
 }
 
 static void test_every_edit_is_refused(void **state)
@@ -140,7 +139,7 @@ static void test_every_edit_is_refused(void **state)
     const scratch *s = *state;
     char *edited = NULL;
     must(FB_ALLOC(edited, s->size_bytes, "copy"));
-    for (int64_t i = 0; i < s->size_bytes; i++) {
+    for (int64_t i = 0; i < s->size_bytes - 1; i++) { /* without its end, the last line counts as torn */
         memcpy(edited, s->text, (size_t)s->size_bytes);
         edited[i] = (char)(edited[i] ^ 1);
         must_fail(open_with(s, edited, s->size_bytes), ": line ");
@@ -148,14 +147,30 @@ static void test_every_edit_is_refused(void **state)
     FB_FREE(edited);
 }
 
-static void test_truncation(void **state)
+/* A line that was being written is cut off, whatever of it is on disk; the file goes on after the line before. */
+static void test_torn_line(void **state)
 {
     const scratch *s = *state;
     const char *last = s->text + s->size_bytes - 1;
     while (last[-1] != '\n')
         last--;
-    for (int64_t size = last - s->text + 1; size < s->size_bytes; size++)
-        must_fail(open_with(s, s->text, size), "line 4 has no end");
+    const fb_ledger_entry entry = make_entry(ENTRIES - 1);
+    for (int64_t size = last - s->text; size < s->size_bytes; size += 17) {
+        fb_ledger *ledger = NULL;
+        char *text = NULL;
+        int64_t size_bytes = 0;
+        must(open_with(s, s->text, size));
+        must(fb_ledger_open(s->path, IDENTITY, &ledger));
+        assert_int_equal(fb_ledger_releases(ledger), ENTRIES - 1);
+        must(fb_ledger_append(ledger, &entry));
+        fb_ledger_close(&ledger);
+        must(fb_file_read(s->path, 1 << 16, &text, &size_bytes));
+        assert_int_equal(size_bytes, s->size_bytes);
+        assert_memory_equal(text, s->text, (size_t)size_bytes);
+        FB_FREE(text);
+    }
+    must_fail(open_with(s, "", 0), "line 1 is not the title");
+    must_fail(open_with(s, s->text, 20), "line 1 is not the title");
 }
 
 static void test_removed_line(void **state)
@@ -164,13 +179,13 @@ static void test_removed_line(void **state)
     char *cut = NULL;
     must(FB_ALLOC(cut, s->size_bytes, "copy"));
     const char *line = s->text;
-    for (int k = 0; k < ENTRIES - 1; k++) { /* any but the last */
+    for (int k = 0; k < ENTRIES; k++) { /* any but the last */
         const char *next = strchr(line, '\n') + 1;
         const size_t before = (size_t)(line - s->text), after = (size_t)(s->text + s->size_bytes - next);
         char wanted[64];
         memcpy(cut, s->text, before);
         memcpy(cut + before, next, after);
-        snprintf(wanted, sizeof wanted, "line %d breaks the chain", k + 1);
+        snprintf(wanted, sizeof wanted, k == 0 ? "line %d is not the title" : "line %d breaks the chain", k + 1);
         must_fail(open_with(s, cut, (int64_t)(before + after)), wanted);
         line = next;
     }
@@ -181,9 +196,9 @@ static void test_not_usable(void **state)
 {
     const scratch *s = *state;
     fb_ledger *ledger = NULL;
-    must_fail(fb_ledger_open("/nowhere/at/all/ledger", &ledger), "/nowhere/at/all/ledger");
-    must_fail(fb_ledger_open(s->folder, &ledger), "not a regular file");
-    must_fail(open_with(s, "attempt round\n", 14), "line 1 is not an entry");
+    must_fail(fb_ledger_open("/nowhere/at/all/ledger", IDENTITY, &ledger), "/nowhere/at/all/ledger");
+    must_fail(fb_ledger_open(s->folder, IDENTITY, &ledger), "not a regular file");
+    must_fail(open_with(s, "attempt round\n", 14), "line 1 is not the title");
     assert_null(ledger);
 }
 
@@ -193,8 +208,7 @@ static void test_full_disk(void **state)
     const scratch *s = *state;
     fb_ledger *ledger = NULL;
     const fb_ledger_entry entry = make_entry(0);
-    must(fb_ledger_open(s->path, &ledger));
-    const double before = fb_ledger_epsilon(ledger);
+    must(fb_ledger_open(s->path, IDENTITY, &ledger));
     FILE *full = fopen("/dev/full", "w");
     assert_non_null(full);
     for (int file = 3; file < 64;
@@ -207,7 +221,7 @@ static void test_full_disk(void **state)
     }
     must_fail(fb_ledger_append(ledger, &entry), "cannot be written");
     must_fail(fb_ledger_append(ledger, &entry), "cannot be written"); /* final */
-    assert_true(fb_ledger_epsilon(ledger) == before);
+    assert_int_equal(fb_ledger_releases(ledger), ENTRIES);
     fclose(full);
     fb_ledger_close(&ledger);
 }
@@ -217,16 +231,11 @@ static void test_full_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_FILE(test_reopen_adds_up),
-        WITH_FILE(test_form),
-        WITH_FILE(test_no_guarantee_is_infinite),
-        WITH_FILE(test_every_edit_is_refused),
-        WITH_FILE(test_truncation),
-        WITH_FILE(test_one_spelling),
-        WITH_FILE(test_removed_line),
-        WITH_FILE(test_not_usable),
-        WITH_FILE(test_full_disk),
-        cmocka_unit_test(nothing_is_left_allocated),
+        WITH_FILE(test_reopen_adds_up), WITH_FILE(test_identity),
+        WITH_FILE(test_form),           WITH_FILE(test_every_edit_is_refused),
+        WITH_FILE(test_torn_line),      WITH_FILE(test_one_spelling),
+        WITH_FILE(test_removed_line),   WITH_FILE(test_not_usable),
+        WITH_FILE(test_full_disk),      cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

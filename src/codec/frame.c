@@ -187,6 +187,14 @@ fb_status fb_frame_peek(const uint8_t *bytes, int64_t size_bytes, fb_frame_info 
     return FB_OK;
 }
 
+fb_status fb_frame_peek_count(const uint8_t *bytes, int64_t size_bytes, int64_t *count)
+{
+    header h;
+    FB_TRY(check_frame(bytes, size_bytes, &h));
+    *count = h.count;
+    return FB_OK;
+}
+
 static fb_status check_answer(const header *h, const fb_frame_info *expected)
 {
     if (h->info.round != expected->round)

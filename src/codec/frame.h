@@ -26,6 +26,9 @@ fb_status fb_frame_encode(const fb_frame_info *info, const fb_update *update, in
 /* Reads only the header's info: who sent it. Errors: too short, bad magic, version or checksum. */
 fb_status fb_frame_peek(const uint8_t *bytes, int64_t size_bytes, fb_frame_info *info) FB_MUST_USE;
 
+/* The same for the number of coordinates that it shares. */
+fb_status fb_frame_peek_count(const uint8_t *bytes, int64_t size_bytes, int64_t *count) FB_MUST_USE;
+
 /* Decodes and checks everything: sizes, checksum, round, model hash and steps against `expected`, n, count <=
  * max_count, strictly ascending indices below n, finite values, |grid| <= 2^62. implied (implied_count): the derived
  * indices, or NULL. out: start from a zeroed struct; owned by the caller. Errors name hospital, round, field, value and

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/file.h"
 
+#include "core/kill.h"
 #include "core/mem.h"
 
 #include <errno.h>
@@ -97,9 +98,12 @@ static fb_status sync_path(const char *path, int flags)
 fb_status fb_file_commit(const char *temporary, const char *path)
 {
     char folder[FB_PATH_CHARS];
+    fb_kill_point("file.written");
     FB_TRY(sync_path(temporary, O_RDONLY));
+    fb_kill_point("file.flushed");
     if (rename(temporary, path) != 0)
         return FB_FAIL("%s: cannot rename to %s: %s", temporary, path, strerror(errno));
+    fb_kill_point("file.renamed");
     snprintf(folder, sizeof folder, "%s", path);
     char *slash = strrchr(folder, '/');
     if (!slash)

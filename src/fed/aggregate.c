@@ -89,16 +89,30 @@ static fb_status add_grid(fb_aggregate *aggregate, const fb_update *update, int6
     return FB_OK;
 }
 
-fb_status fb_aggregate_add(fb_aggregate *aggregate, const fb_update *update, int64_t weight, int64_t steps)
+static fb_status check_factors(int64_t weight, int64_t steps)
 {
-    FB_ASSERT(update->n == aggregate->n);
     if (weight < 1 || weight >= factor_limit || steps < 1 || steps >= factor_limit)
         return FB_FAIL("aggregate: weight %lld and steps %lld must be 1 to %lld", (long long)weight, (long long)steps,
                        (long long)factor_limit - 1);
+    return FB_OK;
+}
+
+fb_status fb_aggregate_add(fb_aggregate *aggregate, const fb_update *update, int64_t weight, int64_t steps)
+{
+    FB_ASSERT(update->n == aggregate->n);
+    FB_TRY(check_factors(weight, steps));
     aggregate->total_weight += weight;
     if (update->kind == FB_VALUES_F32)
         return add_f32(aggregate, update, weight);
     return add_grid(aggregate, update, weight, steps);
+}
+
+fb_status fb_aggregate_add_sum(fb_aggregate *aggregate, const fb_update *sum, int64_t hospitals, int64_t steps)
+{
+    FB_ASSERT(sum->n == aggregate->n && sum->kind == FB_VALUES_GRID);
+    FB_TRY(check_factors(hospitals, steps));
+    aggregate->total_weight += hospitals;
+    return add_grid(aggregate, sum, 1, steps);
 }
 
 /* Division rounded to the nearest integer, halves away from zero. */

@@ -24,5 +24,9 @@ void fb_aggregate_reset(fb_aggregate *aggregate);
  * range of the fixed point (index and value named). */
 fb_status fb_aggregate_add(fb_aggregate *aggregate, const fb_update *update, int64_t weight, int64_t steps) FB_MUST_USE;
 
+/* Adds the sum of the grid values of so many hospitals that weigh 1 each. steps: by which each of them was divided. */
+fb_status fb_aggregate_add_sum(fb_aggregate *aggregate, const fb_update *sum, int64_t hospitals,
+                               int64_t steps) FB_MUST_USE;
+
 /* Adds the average to w (n). Errors: nothing was added. */
 fb_status fb_aggregate_apply(const fb_aggregate *aggregate, float *w) FB_MUST_USE;

@@ -62,28 +62,43 @@ static fb_status assign(fb_federation *federation)
     return FB_OK;
 }
 
-/* Keys, noise and ledger of a hospital: only with a mechanism. In mode local it sends nothing to be written down. */
-static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, const char *folder)
+static fb_status open_noise(const fb_federation *federation, uint32_t hospital, fb_noise **noise)
 {
     const fb_config *config = federation->config;
     uint8_t key[FB_KEY_BYTES];
-    char name[64], ledgers[FB_PATH_CHARS], path[FB_PATH_CHARS];
+    const uint64_t seed = key_source(config) == FB_KEY_FILE ? federation->run_nonce : (uint64_t)config->run_seed;
+    FB_TRY(fb_key_make(key_source(config), seed, config->privacy_key, hospital, key));
+    const fb_status status = fb_noise_create(key, noise);
+    sodium_memzero(key, sizeof key);
+    return status;
+}
+
+/* What the ledger of a hospital or of the server is about. */
+static fb_status ledger_identity(const fb_federation *federation, int hospital, char text[FB_LEDGER_IDENTITY_CHARS])
+{
+    char plan[FB_TEXT_CHARS];
+    FB_TRY(fb_privacy_plan_identity(federation->privacy, hospital, plan));
+    snprintf(text, FB_LEDGER_IDENTITY_CHARS, "%s data=%s", plan, federation->cohort->sha256);
+    return FB_OK;
+}
+
+/* Keys, noise, ledger and stored messages of a hospital: only with a mechanism. In mode local it sends nothing to be
+ * written down. */
+static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, const char *folder)
+{
+    char name[64], identity[FB_LEDGER_IDENTITY_CHARS];
     if (federation->privacy->guarantee->mechanism == FB_MECHANISM_NONE)
         return FB_OK;
-    const uint64_t seed = key_source(config) == FB_KEY_FILE ? federation->run_nonce : (uint64_t)config->run_seed;
-    FB_TRY(fb_key_make(key_source(config), seed, config->privacy_key, (uint32_t)hospital->index, key));
-    const fb_status status = fb_noise_create(key, &hospital->noise);
-    sodium_memzero(key, sizeof key);
-    FB_TRY(status);
+    FB_TRY(open_noise(federation, (uint32_t)hospital->index, &hospital->noise));
     if (federation->privacy->dpsgd)
         FB_TRY(fb_gauss_create(federation->privacy->dpsgd[hospital->index].sigma, &hospital->gauss));
-    if (config->run_mode == FB_MODE_LOCAL)
+    if (federation->config->run_mode == FB_MODE_LOCAL)
         return FB_OK;
-    snprintf(name, sizeof name, "hospital_%02d.txt", hospital->index);
-    FB_TRY(fb_path_join(ledgers, folder, "ledger"));
-    FB_TRY(fb_folder_make(ledgers));
-    FB_TRY(fb_path_join(path, ledgers, name));
-    return fb_ledger_open(path, &hospital->ledger);
+    FB_TRY(ledger_identity(federation, hospital->index, identity));
+    snprintf(name, sizeof name, "hospital_%02d", hospital->index);
+    FB_TRY(fb_outbox_open(folder, name, identity, &hospital->outbox));
+    hospital->report.releases_all = fb_ledger_releases(fb_outbox_ledger(hospital->outbox));
+    return FB_OK;
 }
 
 static fb_status check_patch(const fb_federation *federation, const fb_shard *shard)
@@ -132,6 +147,10 @@ static fb_status make_model(fb_federation *federation)
     FB_TRY(FB_ALLOC(federation->w, federation->params->count, "global model"));
     FB_TRY(FB_ALLOC(federation->w_local, federation->params->count, "local model"));
     FB_TRY(FB_ALLOC(federation->dw, n, "update"));
+    if (config->sharing_select == FB_SELECT_PUBLIC) {
+        FB_TRY(FB_ALLOC(federation->w_previous, federation->params->count, "previous global model"));
+        FB_TRY(FB_ALLOC(federation->change, n, "global update"));
+    }
     if (config->train_init_from[0])
         FB_TRY(fb_safetensors_read(config->train_init_from, federation->params, federation->w));
     else
@@ -143,11 +162,22 @@ static fb_status make_model(fb_federation *federation)
     return FB_OK;
 }
 
-static fb_status make_server(fb_federation *federation)
+/* The server adds noise of its own, so it has a key, a ledger and stored sums of its own. */
+static fb_status make_trusted_server(fb_federation *federation, const char *folder)
+{
+    char identity[FB_LEDGER_IDENTITY_CHARS];
+    FB_TRY(open_noise(federation, FB_OUTBOX_SERVER, &federation->server_noise));
+    FB_TRY(ledger_identity(federation, 0, identity));
+    return fb_outbox_open(folder, "server", identity, &federation->server_outbox);
+}
+
+static fb_status make_server(fb_federation *federation, const char *folder)
 {
     const int64_t n = federation->subset->count;
     if (fb_comm_rank(federation->comm) != 0 || federation->config->run_mode != FB_MODE_FEDERATED)
         return FB_OK;
+    if (federation->privacy->release.trust == FB_TRUST_CENTRAL)
+        FB_TRY(make_trusted_server(federation, folder));
     FB_TRY(fb_aggregate_create(n, FB_WEIGHT_BITS, &federation->aggregate));
     if (federation->config->train_momentum != FB_MOMENTUM_AVERAGE)
         return FB_OK;
@@ -171,7 +201,7 @@ static fb_status build(fb_federation *federation, const char *folder)
     const int tests = config->eval_on == FB_EVAL_BOTH || config->eval_on == FB_EVAL_TEST;
     if (tests && fb_comm_rank(federation->comm) < federation->cohort->test_cases)
         FB_TRY(fb_shard_open(config->data_shards, "test.h5", config->data_cache_bytes, &federation->test));
-    FB_TRY(make_server(federation));
+    FB_TRY(make_server(federation, folder));
     FB_TRY(fb_trainer_create(config, &federation->net, federation->params, federation->subset, federation->ops,
                              &federation->trainer));
     return fb_evaluator_create(&federation->net, federation->params, federation->ops, config->eval_window,
@@ -205,7 +235,8 @@ static void close_hospital(fb_hospital *hospital)
     FB_FREE(hospital->model);
     fb_gauss_destroy(&hospital->gauss);
     fb_noise_destroy(&hospital->noise);
-    fb_ledger_close(&hospital->ledger);
+    fb_letter_free(&hospital->letter);
+    fb_outbox_close(&hospital->outbox);
 }
 
 void fb_federation_destroy(fb_federation **federation)
@@ -230,6 +261,11 @@ void fb_federation_destroy(fb_federation **federation)
     FB_FREE(f->w);
     FB_FREE(f->w_local);
     FB_FREE(f->dw);
+    FB_FREE(f->w_previous);
+    FB_FREE(f->change);
+    fb_letter_free(&f->server_letter);
+    fb_outbox_close(&f->server_outbox);
+    fb_noise_destroy(&f->server_noise);
     fb_subset_destroy(&f->subset);
     fb_params_destroy(&f->params);
     fb_cohort_close(&f->cohort);

@@ -10,14 +10,15 @@
 #include "data/shard.h"
 #include "fed/aggregate.h"
 #include "fed/evaluate.h"
+#include "fed/outbox.h"
 #include "fed/privacy_plan.h"
 #include "fed/trainer.h"
-#include "privacy/ledger.h"
 
 /* What a hospital reports of a round, beside its message. Plain data: gathered as bytes. */
 typedef struct fb_hospital_report {
     int64_t participated, steps, bytes_sent, shared, svt_tests;
-    int64_t releases;                                  /* of this hospital so far, each of them charged */
+    int64_t releases, releases_round;                  /* charged until this round, and in it */
+    int64_t releases_all;                              /* and later ones, when a resumed run repeats a round */
     double update_cosine, update_snr, clip_rate;       /* diagnostics: released against true update */
     double selection_overlap, norm_scale;              /* diagnostics: NaN where they mean nothing */
     double train_loss, train_seconds, privacy_seconds; /* diagnostics */
@@ -38,7 +39,8 @@ typedef struct fb_hospital {
     float *model;       /* (params->count) mode local: the hospital's own model; else NULL; owned */
     fb_noise *noise;    /* owned; NULL without a mechanism */
     fb_gauss *gauss;    /* of the hospital's part of privacy->dpsgd; owned; NULL without */
-    fb_ledger *ledger;  /* owned; NULL without a mechanism */
+    fb_outbox *outbox;  /* owned; NULL where nothing is charged: without a mechanism, in mode local */
+    fb_letter letter;   /* of the present round: found, or to be made */
     int message_count;
     fb_message messages[FB_MESSAGES_MAX]; /* of the present round */
     fb_hospital_report report;            /* of the present round */
@@ -66,6 +68,11 @@ typedef struct fb_federation {
     float *dw;                               /* (n) its change */
     fb_moments moments;                      /* global: momentum = average, and mode centralised */
     fb_moments moments_local;                /* of the model being trained, where hospitals keep none */
+    float *w_previous;                       /* (params->count) before the last exchange; select = public */
+    float *change;                           /* (n) the last global update; select = public */
+    fb_noise *server_noise;                  /* rank 0, trust = central */
+    fb_outbox *server_outbox;                /* rank 0, trust = central: the noised sums */
+    fb_letter server_letter;                 /* of the present round */
     fb_aggregate *aggregate;                 /* rank 0 */
     fb_aggregate *aggregate_m, *aggregate_v; /* rank 0, momentum = average */
 } fb_federation;
@@ -88,13 +95,37 @@ const char *fb_hospital_name(const fb_federation *federation, int hospital);
 fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, uint32_t round, float *w,
                             fb_moments *moments) FB_MUST_USE;
 
-/* Trains from the global model, releases, encodes: fills messages and report. model_hash: of federation->w. */
+/* What identifies the hospital's message of a round. model_hash: of federation->w. */
+fb_frame_info fb_hospital_frame(const fb_federation *federation, int hospital, uint32_t round,
+                                const uint8_t model_hash[16]);
+
+/* Looks for the message of an earlier run, of attempt first_attempt or later: fills hospital->letter. */
+fb_status fb_hospital_find(const fb_federation *federation, fb_hospital *hospital, uint32_t round,
+                           const uint8_t model_hash[16], uint32_t first_attempt) FB_MUST_USE;
+
+/* Sends the message that was found again, or trains from the global model, releases, encodes, stores, charges: fills
+ * messages and report. */
 fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, uint32_t round,
                             const uint8_t model_hash[16]) FB_MUST_USE;
 void fb_hospital_drop_messages(fb_hospital *hospital);
 
 /* The public random numbers that select coordinates of a hospital in a round. */
 fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uint32_t round);
+
+/* Whether hospital and server both derive the coordinates, so that they do not travel; if so, writes them to index
+ * (privacy->budget.count). */
+int fb_hospital_index_is_implied(const fb_federation *federation);
+fb_status fb_hospital_derive_index(const fb_federation *federation, int hospital, uint32_t round,
+                                   uint32_t *index) FB_MUST_USE;
+
+/* --- server.c: rank 0's part of a round. Not collective. --- */
+
+/* What identifies the server's noised sum of a round. */
+fb_frame_info fb_server_frame(const fb_federation *federation, uint32_t round, const uint8_t model_hash[16]);
+
+/* Receives every participant's messages and makes the new model. */
+fb_status fb_server_round(fb_federation *federation, uint32_t round, const int64_t *participates,
+                          const uint8_t model_hash[16]) FB_MUST_USE;
 
 /* --- round.c: one round of each mode --- */
 
@@ -108,6 +139,10 @@ typedef struct fb_round_times {
  * hospital's model is its own). reports (hospital_count) are filled on rank 0. */
 fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_report *reports,
                        fb_round_times *times) FB_MUST_USE;
+
+/* Whether every hospital can take part in the round within privacy.stop_at_epsilon; if not, *most is what one would
+ * have spent. The same on every rank. */
+fb_status fb_round_affordable(fb_federation *federation, uint32_t round, int *affordable, double *most) FB_MUST_USE;
 
 /* --- score.c: the global model on validation and test cases, spread over the ranks --- */
 

@@ -19,6 +19,21 @@ fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uin
     return (fb_rng){(uint64_t)federation->config->run_seed, FB_RNG_SELECT, common ? 0 : (uint32_t)hospital, round, 0};
 }
 
+int fb_hospital_index_is_implied(const fb_federation *federation)
+{
+    const fb_select select = federation->privacy->release.select;
+    return select == FB_SELECT_RANDOM || select == FB_SELECT_PUBLIC;
+}
+
+fb_status fb_hospital_derive_index(const fb_federation *federation, int hospital, uint32_t round, uint32_t *index)
+{
+    const fb_rng rng = fb_hospital_select_rng(federation, hospital, round);
+    const int64_t n = federation->subset->count, count = federation->privacy->budget.count;
+    if (federation->privacy->release.select == FB_SELECT_RANDOM)
+        return fb_select_random(&rng, n, count, index);
+    return fb_select_public(&rng, n, round > 0 ? federation->change : NULL, count, index);
+}
+
 void fb_hospital_drop_messages(fb_hospital *hospital)
 {
     for (int i = 0; i < hospital->message_count; i++)
@@ -89,43 +104,81 @@ done:
     return status;
 }
 
-/* The ledger knows of a message before anybody else does. */
-static fb_status charge(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info, int64_t count)
+/* What the ledger says after a round. */
+static void report_releases(fb_hospital *hospital, uint32_t round)
 {
-    if (!hospital->ledger)
-        return FB_OK;
-    fb_ledger_entry entry = {.attempt = 0,
-                             .round = info->round,
-                             .hospital = info->hospital,
-                             .steps = info->steps,
-                             .count = count,
-                             .epsilon_round = federation->privacy->budget.epsilon_round,
-                             .delta_round = federation->privacy->budget.delta_round};
-    fb_sha256(hospital->messages[0].bytes, hospital->messages[0].size_bytes, entry.message_sha256);
-    FB_TRY(fb_ledger_append(hospital->ledger, &entry));
-    hospital->report.releases++;
+    fb_hospital_report *report = &hospital->report;
+    const fb_ledger *ledger = fb_outbox_ledger(hospital->outbox);
+    report->releases = fb_ledger_releases_until(ledger, round);
+    report->releases_round = report->releases - (round > 0 ? fb_ledger_releases_until(ledger, round - 1) : 0);
+    report->releases_all = fb_ledger_releases(ledger);
+}
+
+/* The letter becomes the round's message: on disk and charged before anybody else sees it. */
+static fb_status post(fb_hospital *hospital, const fb_frame_info *info)
+{
+    fb_letter *letter = &hospital->letter;
+    FB_TRY(fb_outbox_post(hospital->outbox, info, letter));
+    hospital->messages[0] = (fb_message){letter->bytes, letter->size_bytes};
+    hospital->message_count = 1;
+    hospital->report.bytes_sent = letter->size_bytes;
+    letter->bytes = NULL; /* the message owns them now */
+    report_releases(hospital, info->round);
     return FB_OK;
+}
+
+/* Encodes the update; where messages are charged, by way of the outbox. */
+static fb_status encode_and_post(const fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info,
+                                 const fb_update *update)
+{
+    fb_letter *letter = &hospital->letter;
+    const int implied = fb_hospital_index_is_implied(federation);
+    if (!hospital->outbox)
+        return encode(hospital, info, update, implied);
+    FB_TRY(fb_frame_encode(info, update, implied, &letter->bytes, &letter->size_bytes));
+    return post(hospital, info);
+}
+
+/* The message that an earlier run made: no training, and no diagnostics of it. */
+static fb_status send_again(const fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
+{
+    fb_hospital_report *report = &hospital->report;
+    report->participated = 1;
+    report->steps = federation->steps[hospital->index];
+    FB_TRY(fb_frame_peek_count(hospital->letter.bytes, hospital->letter.size_bytes, &report->shared));
+    return post(hospital, info);
 }
 
 static fb_status release(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
+    uint32_t *public_index = NULL;
     const fb_rng rng = fb_hospital_select_rng(federation, hospital->index, info->round);
     const int64_t n = federation->subset->count;
     fb_hospital_report *report = &hospital->report;
     fb_update update = {0};
     fb_release_report inside = {0};
-    const fb_release_input in = {
-        .public_rng = &rng, .noise = hospital->noise, .round = info->round, .steps = info->steps, .dw = federation->dw};
-    fb_status status = fb_release(&federation->privacy->release, &federation->privacy->budget, &in, &update, &inside);
+    fb_release_input in = {.public_rng = &rng,
+                           .noise = hospital->noise,
+                           .attempt = hospital->letter.attempt,
+                           .round = info->round,
+                           .steps = info->steps,
+                           .dw = federation->dw};
+    fb_status status = FB_OK;
+    if (federation->privacy->release.select == FB_SELECT_PUBLIC) {
+        FB_TRY(FB_ALLOC(public_index, federation->privacy->budget.count, "public coordinates"));
+        status = fb_hospital_derive_index(federation, hospital->index, info->round, public_index);
+        in.public_index = public_index;
+    }
+    if (status == FB_OK)
+        status = fb_release(&federation->privacy->release, &federation->privacy->budget, &in, &update, &inside);
+    FB_FREE(public_index);
     if (inside.non_finite > 0)
         fb_log_warn("hospital %d (%s), round %u: %lld values of the update are not finite and count as 0; its training "
                     "has diverged, but it still spends its budget",
                     hospital->index, fb_hospital_name(federation, hospital->index), info->round + 1,
                     (long long)inside.non_finite);
     if (status == FB_OK)
-        status = encode(hospital, info, &update, federation->privacy->release.select == FB_SELECT_RANDOM);
-    if (status == FB_OK)
-        status = charge(federation, hospital, info, update.count);
+        status = encode_and_post(federation, hospital, info, &update);
     if (status == FB_OK) {
         report->shared = update.count;
         report->svt_tests = inside.tests;
@@ -161,7 +214,7 @@ fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, ui
     const double start_s = fb_time_s();
     const fb_dpsgd_plan *plans = federation->privacy->dpsgd;
     fb_train_report trained = {0};
-    fb_train_dpsgd dpsgd = {.gauss = hospital->gauss, .noise = hospital->noise};
+    fb_train_dpsgd dpsgd = {.gauss = hospital->gauss, .noise = hospital->noise, .attempt = hospital->letter.attempt};
     if (plans)
         dpsgd.plan = &plans[hospital->index];
     FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
@@ -174,25 +227,44 @@ fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, ui
     return FB_OK;
 }
 
-static fb_status train_and_release(fb_federation *federation, fb_hospital *hospital, uint32_t round,
-                                   const uint8_t model_hash[16])
+static fb_status train_and_release(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
-    fb_frame_info info = {round, (uint32_t)hospital->index, 0, {0}};
-    memcpy(info.model_hash, model_hash, sizeof info.model_hash);
     memcpy(federation->w_local, federation->w, (size_t)federation->params->count * sizeof(float));
-    FB_TRY(fb_hospital_train(federation, hospital, round, federation->w_local, start_moments(federation, hospital)));
+    FB_TRY(
+        fb_hospital_train(federation, hospital, info->round, federation->w_local, start_moments(federation, hospital)));
     const double trained_s = fb_time_s();
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
-    info.steps = federation->privacy->divisor[hospital->index];
-    FB_TRY(release(federation, hospital, &info));
+    FB_TRY(release(federation, hospital, info));
     hospital->report.privacy_seconds = fb_time_s() - trained_s;
     return FB_OK;
+}
+
+fb_frame_info fb_hospital_frame(const fb_federation *federation, int hospital, uint32_t round,
+                                const uint8_t model_hash[16])
+{
+    fb_frame_info info = {round, (uint32_t)hospital, federation->privacy->divisor[hospital], {0}};
+    memcpy(info.model_hash, model_hash, sizeof info.model_hash);
+    return info;
+}
+
+fb_status fb_hospital_find(const fb_federation *federation, fb_hospital *hospital, uint32_t round,
+                           const uint8_t model_hash[16], uint32_t first_attempt)
+{
+    const fb_frame_info info = fb_hospital_frame(federation, hospital->index, round, model_hash);
+    fb_letter_free(&hospital->letter);
+    if (!hospital->outbox)
+        return FB_OK;
+    const fb_status status = fb_outbox_find(hospital->outbox, &info, first_attempt, &hospital->letter);
+    return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
+                            fb_hospital_name(federation, hospital->index), round + 1);
 }
 
 fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, uint32_t round,
                             const uint8_t model_hash[16])
 {
-    const fb_status status = train_and_release(federation, hospital, round, model_hash);
+    const fb_frame_info info = fb_hospital_frame(federation, hospital->index, round, model_hash);
+    const fb_status status = hospital->letter.bytes ? send_again(federation, hospital, &info)
+                                                    : train_and_release(federation, hospital, &info);
     return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
                             fb_hospital_name(federation, hospital->index), round + 1);
 }

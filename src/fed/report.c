@@ -180,12 +180,12 @@ static fb_status take_spending(fb_report *report, int h, const fb_hospital_repor
     fb_spent before, after;
     const int64_t releases = hospital->releases;
     FB_TRY(fb_privacy_plan_spent(plan, h, releases, &after));
-    report->releases[h] = releases;
+    report->releases[h] = hospital->releases_all > releases ? hospital->releases_all : releases;
     report->epsilon_total[h] = after.epsilon;
     report->epsilon_round[h] = report->epsilon_per_parameter[h] = plan->guarantee->formal ? 0.0 : INFINITY;
     if (!plan->guarantee->formal || !hospital->participated)
         return FB_OK;
-    FB_TRY(fb_privacy_plan_spent(plan, h, releases - 1, &before));
+    FB_TRY(fb_privacy_plan_spent(plan, h, releases - hospital->releases_round, &before));
     report->epsilon_round[h] = after.epsilon - before.epsilon;
     const double nominal =
         plan->release.mechanism == FB_MECHANISM_LAPLACE ? plan->budget.epsilon_round : report->epsilon_round[h];

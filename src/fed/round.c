@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "codec/frame.h"
+#include "core/kill.h"
+#include "core/log.h"
 #include "core/mem.h"
 #include "core/timer.h"
 #include "fed/federation.h"
@@ -13,8 +14,9 @@ static void reset_reports(fb_federation *federation)
 {
     for (int h = 0; h < federation->hospital_count; h++) {
         fb_hospital *hospital = &federation->hospitals[h];
-        const int64_t releases = hospital->report.releases;
+        const int64_t releases = hospital->report.releases, releases_all = hospital->report.releases_all;
         hospital->report = (fb_hospital_report){.releases = releases,
+                                                .releases_all = releases_all,
                                                 .update_cosine = NAN,
                                                 .update_snr = NAN,
                                                 .clip_rate = NAN,
@@ -74,6 +76,120 @@ static void hash_model(const fb_federation *federation, uint8_t hash[16])
                        NULL, 0);
 }
 
+static fb_status compare_double(fb_comm *comm, const double *own, double *all, double *largest)
+{
+    FB_TRY(fb_comm_gather(comm, own, sizeof *own, all));
+    for (int rank = 0; all && rank < fb_comm_size(comm); rank++)
+        *largest = fmax(*largest, all[rank]);
+    return fb_comm_broadcast(comm, largest, sizeof *largest);
+}
+
+/* The largest of the ranks' values, on every rank. Collective. */
+static fb_status find_largest(fb_comm *comm, double *value)
+{
+    double *all = NULL, largest = -INFINITY;
+    fb_status status = fb_comm_rank(comm) == 0 ? FB_ALLOC(all, fb_comm_size(comm), "values of the ranks") : FB_OK;
+    status = fb_status_agree(comm, status);
+    if (status == FB_OK)
+        status = compare_double(comm, value, all, &largest);
+    FB_FREE(all);
+    *value = largest;
+    return status;
+}
+
+/* --- federated: who takes part, and what an earlier run left of the round --- */
+
+typedef struct round_start {
+    uint32_t round;
+    uint8_t model_hash[16];
+    int64_t *participates; /* (hospital_count) owned */
+} round_start;
+
+/* Looks for the stored messages of this rank's participants, and for the server's. attempt: the highest of theirs. */
+static fb_status find_own(fb_federation *federation, const round_start *start, uint32_t first_attempt, double *attempt)
+{
+    const fb_frame_info sum = fb_server_frame(federation, start->round, start->model_hash);
+    for (int h = 0; h < federation->hospital_count; h++) {
+        fb_hospital *hospital = &federation->hospitals[h];
+        if (!hospital->mine || !start->participates[h])
+            continue;
+        FB_TRY(fb_hospital_find(federation, hospital, start->round, start->model_hash, first_attempt));
+        *attempt = fmax(*attempt, hospital->letter.attempt);
+    }
+    if (!federation->server_outbox)
+        return FB_OK;
+    fb_letter_free(&federation->server_letter);
+    FB_TRY(fb_outbox_find(federation->server_outbox, &sum, first_attempt, &federation->server_letter));
+    *attempt = fmax(*attempt, federation->server_letter.attempt);
+    return FB_OK;
+}
+
+/* Where hospitals protect each other with one sum of noise, a second attempt of one is one of all: two sums that share
+ * some of their noise would be noised less than either. Collective. */
+static fb_status find_letters(fb_federation *federation, const round_start *start)
+{
+    double attempt = 0.0;
+    FB_TRY(fb_status_agree(federation->comm, find_own(federation, start, 0, &attempt)));
+    if (federation->privacy->release.trust == FB_TRUST_LOCAL)
+        return FB_OK;
+    FB_TRY(find_largest(federation->comm, &attempt));
+    if (attempt == 0.0)
+        return FB_OK;
+    fb_log_warn(
+        "round %u: all its hospitals are at attempt %.0f, since they share their noise; each attempt is charged",
+        start->round + 1, attempt);
+    return fb_status_agree(federation->comm, find_own(federation, start, (uint32_t)attempt, &attempt));
+}
+
+static fb_status start_round(fb_federation *federation, uint32_t round, round_start *start)
+{
+    const fb_config *config = federation->config;
+    *start = (round_start){.round = round};
+    hash_model(federation, start->model_hash);
+    fb_status status = FB_ALLOC(start->participates, federation->hospital_count, "participants");
+    if (status == FB_OK)
+        status = fb_schedule_participants((uint64_t)config->run_seed, round, federation->hospital_count,
+                                          config->federation_participation, start->participates);
+    status = fb_status_agree(federation->comm, status);
+    return status == FB_OK ? find_letters(federation, start) : status;
+}
+
+/* What the participants of this rank will have spent after the round, the most of them. */
+static fb_status spending_after(const fb_federation *federation, const round_start *start, double *most)
+{
+    for (int h = 0; h < federation->hospital_count; h++) {
+        const fb_hospital *hospital = &federation->hospitals[h];
+        fb_spent spent;
+        if (!hospital->outbox || !start->participates[h])
+            continue;
+        const int64_t releases = fb_ledger_releases(fb_outbox_ledger(hospital->outbox)) + !hospital->letter.charged;
+        FB_TRY(fb_privacy_plan_spent(federation->privacy, h, releases, &spent));
+        if (!hospital->letter.charged)
+            *most = fmax(*most, spent.epsilon);
+    }
+    return FB_OK;
+}
+
+fb_status fb_round_affordable(fb_federation *federation, uint32_t round, int *affordable, double *most)
+{
+    const double limit = federation->config->privacy_stop_at_epsilon;
+    round_start start = {0};
+    *affordable = 1;
+    *most = 0.0;
+    if (limit == 0.0 || federation->config->run_mode != FB_MODE_FEDERATED)
+        return FB_OK;
+    fb_status status = start_round(federation, round, &start);
+    if (status == FB_OK)
+        status = fb_status_agree(federation->comm, spending_after(federation, &start, most));
+    if (status == FB_OK)
+        status = find_largest(federation->comm, most);
+    FB_FREE(start.participates);
+    *affordable = *most <= limit;
+    return status;
+}
+
+/* --- federated: the round --- */
+
 static fb_status train_hospitals(fb_federation *federation, uint32_t round, const int64_t *participates,
                                  const uint8_t model_hash[16])
 {
@@ -86,109 +202,12 @@ static fb_status train_hospitals(fb_federation *federation, uint32_t round, cons
 static fb_status send_messages(fb_federation *federation)
 {
     for (int h = 0; h < federation->hospital_count; h++)
-        for (int i = 0; i < federation->hospitals[h].message_count; i++)
+        for (int i = 0; i < federation->hospitals[h].message_count; i++) {
             FB_TRY(fb_comm_send(federation->comm, federation->hospitals[h].messages[i].bytes,
                                 federation->hospitals[h].messages[i].size_bytes));
+            fb_kill_point("message.sent");
+        }
     return FB_OK;
-}
-
-/* The server's view of a round in progress. */
-typedef struct server {
-    fb_federation *federation;
-    uint32_t round;
-    const int64_t *participates; /* (hospital_count) */
-    const uint8_t *model_hash;   /* 16 bytes */
-    int *received;               /* (hospital_count) messages so far */
-    uint32_t *implied;           /* (privacy->budget.count) scratch for select = random */
-} server;
-
-/* Which sum a hospital's i-th message belongs to: the update, then Adam's first and second moments. */
-static fb_aggregate *sum_of(const fb_federation *federation, int message)
-{
-    fb_aggregate *const sums[FB_MESSAGES_MAX] = {federation->aggregate, federation->aggregate_m,
-                                                 federation->aggregate_v};
-    return sums[message];
-}
-
-static fb_status accept(server *s, const uint8_t *bytes, int64_t size_bytes)
-{
-    fb_federation *federation = s->federation;
-    fb_frame_info info;
-    FB_TRY(fb_frame_peek(bytes, size_bytes, &info));
-    const int hospital = (int)info.hospital;
-    const int messages = federation->config->train_momentum == FB_MOMENTUM_AVERAGE ? FB_MESSAGES_MAX : 1;
-    if (info.hospital >= (uint32_t)federation->hospital_count || !s->participates[hospital] ||
-        s->received[hospital] == messages)
-        return FB_FAIL("server: unexpected message of hospital %u in round %u", info.hospital, s->round + 1);
-    const int message = s->received[hospital]++;
-    fb_frame_info expected = {s->round, info.hospital, federation->privacy->divisor[hospital], {0}};
-    memcpy(expected.model_hash, s->model_hash, sizeof expected.model_hash);
-
-    const int implied = message == 0 && federation->privacy->release.select == FB_SELECT_RANDOM;
-    const int64_t n = federation->subset->count, count = federation->privacy->budget.count;
-    if (implied) {
-        const fb_rng rng = fb_hospital_select_rng(federation, hospital, s->round);
-        FB_TRY(fb_select_random(&rng, n, count, s->implied));
-    }
-    fb_update update = {0};
-    fb_status status = fb_frame_decode(bytes, size_bytes, &expected, n, message == 0 ? count : n,
-                                       implied ? s->implied : NULL, implied ? count : 0, &update);
-    const int uniform = federation->config->federation_weighting == FB_WEIGHTING_UNIFORM;
-    if (status == FB_OK)
-        status = fb_aggregate_add(sum_of(federation, message), &update, uniform ? 1 : federation->steps[hospital],
-                                  expected.steps);
-    fb_update_free(&update);
-    return status;
-}
-
-static fb_status receive_all(server *s, int expected)
-{
-    fb_status status = FB_OK;
-    for (int i = 0; i < expected && status == FB_OK; i++) {
-        uint8_t *bytes = NULL;
-        int64_t size_bytes = 0;
-        FB_TRY(fb_comm_receive(s->federation->comm, &bytes, &size_bytes));
-        status = accept(s, bytes, size_bytes);
-        FB_FREE(bytes);
-    }
-    return status;
-}
-
-static fb_status apply_sums(fb_federation *federation)
-{
-    const size_t size_bytes = (size_t)federation->subset->count * sizeof(float);
-    float *trained = federation->dw; /* this round's changes are on their way */
-    fb_subset_gather(federation->subset, federation->w, trained);
-    FB_TRY(fb_aggregate_apply(federation->aggregate, trained));
-    fb_subset_scatter(federation->subset, trained, federation->w);
-    if (federation->config->train_momentum != FB_MOMENTUM_AVERAGE)
-        return FB_OK;
-    memset(federation->moments.m, 0, size_bytes);
-    memset(federation->moments.v, 0, size_bytes);
-    FB_TRY(fb_aggregate_apply(federation->aggregate_m, federation->moments.m));
-    return fb_aggregate_apply(federation->aggregate_v, federation->moments.v);
-}
-
-/* Rank 0: receives every participant's messages and makes the new model. */
-static fb_status serve(fb_federation *federation, uint32_t round, const int64_t *participates,
-                       const uint8_t model_hash[16])
-{
-    server s = {federation, round, participates, model_hash, NULL, NULL};
-    fb_status status = FB_OK;
-    int expected = 0;
-    for (int message = 0; message < FB_MESSAGES_MAX; message++)
-        if (sum_of(federation, message))
-            fb_aggregate_reset(sum_of(federation, message));
-    for (int h = 0; h < federation->hospital_count; h++)
-        expected += participates[h] ? (federation->aggregate_m ? FB_MESSAGES_MAX : 1) : 0;
-    FB_TRY_GOTO(status, FB_ALLOC(s.received, federation->hospital_count, "server"), done);
-    FB_TRY_GOTO(status, FB_ALLOC(s.implied, federation->privacy->budget.count, "server"), done);
-    FB_TRY_GOTO(status, receive_all(&s, expected), done);
-    status = apply_sums(federation);
-done:
-    FB_FREE(s.received);
-    FB_FREE(s.implied);
-    return status;
 }
 
 /* Averaged moments come from hospitals that took different numbers of steps; for Adam's bias correction theirs is the
@@ -218,7 +237,7 @@ static fb_status exchange(fb_federation *federation, uint32_t round, const int64
 {
     fb_status status = send_messages(federation);
     if (status == FB_OK && fb_comm_rank(federation->comm) == 0)
-        status = serve(federation, round, participates, model_hash);
+        status = fb_server_round(federation, round, participates, model_hash);
     if (status == FB_OK)
         status = fb_comm_flush(federation->comm);
     status = fb_status_or_abort(federation->comm, status);
@@ -227,26 +246,32 @@ static fb_status exchange(fb_federation *federation, uint32_t round, const int64
     return status;
 }
 
+/* After the exchange every rank knows the global update, by which select = public goes. */
+static void note_change(fb_federation *federation)
+{
+    if (federation->change)
+        fb_subset_difference(federation->subset, federation->w, federation->w_previous, federation->change);
+}
+
 static fb_status federated_round(fb_federation *federation, uint32_t round)
 {
-    const fb_config *config = federation->config;
-    const int hospitals = federation->hospital_count;
-    uint8_t model_hash[16];
-    int64_t *participates = NULL;
-    hash_model(federation, model_hash);
-    fb_status status = FB_ALLOC(participates, hospitals, "participants");
+    round_start start = {0};
+    fb_status status = start_round(federation, round, &start);
     if (status == FB_OK)
-        status = fb_schedule_participants((uint64_t)config->run_seed, round, hospitals,
-                                          config->federation_participation, participates);
+        status =
+            fb_status_agree(federation->comm, train_hospitals(federation, round, start.participates, start.model_hash));
+    if (status == FB_OK && federation->w_previous)
+        memcpy(federation->w_previous, federation->w, (size_t)federation->params->count * sizeof(float));
     if (status == FB_OK)
-        status = train_hospitals(federation, round, participates, model_hash);
-    status = fb_status_agree(federation->comm, status);
+        status = exchange(federation, round, start.participates, start.model_hash);
     if (status == FB_OK)
-        status = exchange(federation, round, participates, model_hash);
+        age_moments(federation, start.participates);
+    FB_FREE(start.participates);
     if (status == FB_OK)
-        age_moments(federation, participates);
-    FB_FREE(participates);
-    return status == FB_OK ? broadcast_model(federation) : status;
+        status = broadcast_model(federation);
+    if (status == FB_OK)
+        note_change(federation);
+    return status;
 }
 
 /* --- the baselines --- */
@@ -282,7 +307,8 @@ static fb_status centralised_round(fb_federation *federation, uint32_t round)
 static fb_status train_alone(fb_federation *federation, fb_hospital *hospital, uint32_t round)
 {
     const fb_status status = fb_hospital_train(federation, hospital, round, hospital->model, &hospital->moments);
-    hospital->report.releases += federation->privacy->dpsgd != NULL; /* its model, at the end */
+    hospital->report.releases_round = federation->privacy->dpsgd != NULL; /* its model, at the end */
+    hospital->report.releases += hospital->report.releases_round;
     return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
                             fb_hospital_name(federation, hospital->index), round + 1);
 }

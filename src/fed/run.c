@@ -2,12 +2,14 @@
 #include "fed/run.h"
 
 #include "core/build_info.h"
+#include "core/kill.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/timer.h"
 #include "fed/federation.h"
 #include "fed/provenance.h"
 #include "fed/report.h"
+#include "fed/resume.h"
 #include "io/results.h"
 #include "io/safetensors.h"
 
@@ -26,6 +28,8 @@ typedef struct run {
     fb_hospital_report *reports; /* (hospital_count) of the present round; rank 0 */
     fb_report *report;           /* turns them into records and lines; rank 0 */
     double start_s;
+    int stopped; /* by privacy.stop_at_epsilon */
+    char stop_reason[256];
     char model_sha256[FB_SHA256_CHARS];
     char results_path[FB_PATH_CHARS];
 } run;
@@ -51,19 +55,38 @@ static fb_status refuse_used_folder(const char *path)
     return status;
 }
 
-static fb_status write_used_options(const run *r)
+/* The options as an INI file, allocated by the system's library; run.resume is left out, since the file repeats the
+ * whole run. NULL: out of memory. */
+static char *print_options(const run *r)
 {
-    char path[FB_PATH_CHARS], *text = NULL;
+    static const char resume[] = "\nresume = true\n";
+    char *text = NULL, *whole = NULL;
     size_t size_bytes = 0;
-    FB_TRY(fb_path_join(path, r->config->run_output, "used.ini"));
     FILE *stream = open_memstream(&text, &size_bytes);
     if (!stream)
-        return FB_FAIL("%s: %s", path, strerror(errno));
-    fprintf(stream, "; fedbrats %s (%s): fedbrats train used.ini --run.output=NEW repeats this run\n",
-            fb_build_version(), fb_build_revision());
+        return NULL;
     fb_options_print_used(r->options, stream);
     fclose(stream);
-    const fb_status status = fb_file_write_atomic(path, text, (int64_t)size_bytes);
+    char *at = strstr(text, resume), *rest = at ? at + sizeof resume - 2 : text;
+    stream = open_memstream(&whole, &size_bytes);
+    if (stream) {
+        fprintf(stream, "; fedbrats %s (%s): fedbrats train used.ini --run.output=NEW repeats this run\n",
+                fb_build_version(), fb_build_revision());
+        fprintf(stream, "%.*s%s", at ? (int)(at - text) : 0, text, rest);
+        fclose(stream);
+    }
+    free(text);
+    return whole;
+}
+
+static fb_status write_used_options(const run *r)
+{
+    char path[FB_PATH_CHARS];
+    FB_TRY(fb_path_join(path, r->config->run_output, "used.ini"));
+    char *text = print_options(r);
+    if (!text)
+        return FB_FAIL("%s: %s", path, strerror(errno));
+    const fb_status status = fb_file_write_atomic(path, text, (int64_t)strlen(text));
     free(text);
     return status;
 }
@@ -71,7 +94,7 @@ static fb_status write_used_options(const run *r)
 static fb_status make_folder(run *r)
 {
     char path[FB_PATH_CHARS];
-    FB_TRY(refuse_used_folder(r->config->run_output));
+    FB_TRY(r->config->run_resume ? fb_resume_check(r->config) : refuse_used_folder(r->config->run_output));
     FB_TRY(fb_folder_make(r->config->run_output));
     FB_TRY(fb_path_join(path, r->config->run_output, "log.txt"));
     FB_TRY(fb_log_open(path));
@@ -140,6 +163,8 @@ static fb_status finish_results(run *r, int complete)
     if (!r->results)
         return FB_OK;
     fb_status status = fb_report_summary_records(r->report, complete, r->model_sha256, &summary);
+    if (status == FB_OK && r->stopped)
+        status = fb_records_add(&summary, "stopped_at_epsilon", "%s", r->stop_reason);
     status = fb_error_first(
         status, fb_results_finish(&r->results, complete ? "complete" : "failed", summary.items, summary.count));
     fb_records_free(&summary);
@@ -187,10 +212,33 @@ static fb_status commit_round(run *r, int64_t round, const fb_round_figures *fig
     const int64_t every = r->config->run_checkpoint_every;
     const fb_round_record *record = NULL;
     FB_TRY(fb_report_record(r->report, r->reports, figures, &record));
+    fb_kill_point("round.done");
     FB_TRY(fb_results_write_round(r->results, round, record));
+    fb_kill_point("round.committed");
     fb_report_line(r->report, round, figures, fb_time_s() - r->start_s);
     if (every > 0 && (round + 1) % every == 0 && r->config->run_mode != FB_MODE_LOCAL)
         FB_TRY(write_model(r, "checkpoint.safetensors", r->federation->w, sha256));
+    return FB_OK;
+}
+
+/* Whether the budget allows the round; if not, the run ends before it. Every rank comes to the same answer. */
+static fb_status ask_for_round(run *r, int64_t round)
+{
+    const fb_privacy_plan *plan = r->federation->privacy;
+    double most = 0.0;
+    int affordable = 1;
+    FB_TRY(fb_round_affordable(r->federation, (uint32_t)round, &affordable, &most));
+    r->stopped = !affordable;
+    snprintf(r->stop_reason, sizeof r->stop_reason,
+             "ended before round %lld, after which a hospital would have spent epsilon %.6g at delta %.3g, more than "
+             "privacy.stop_at_epsilon = %g",
+             (long long)round + 1, most, plan->delta, r->config->privacy_stop_at_epsilon);
+    if (r->stopped && round == 0)
+        return FB_USAGE("the first round alone spends epsilon %.6g, more than privacy.stop_at_epsilon = %g: raise it, "
+                        "or add noise",
+                        most, r->config->privacy_stop_at_epsilon);
+    if (r->stopped)
+        fb_log_info("%s", r->stop_reason);
     return FB_OK;
 }
 
@@ -198,9 +246,11 @@ static fb_status run_round(run *r, int64_t round)
 {
     fb_round_figures figures;
     memset(&figures, 0, sizeof figures);
-    const int last = round + 1 == r->config->federation_rounds;
     const double start_s = fb_time_s();
     FB_TRY(fb_round_run(r->federation, (uint32_t)round, r->reports, &figures.times));
+    const int planned_last = round + 1 == r->config->federation_rounds;
+    FB_TRY(planned_last ? FB_OK : ask_for_round(r, round + 1));
+    const int last = planned_last || r->stopped;
     const double eval_start_s = fb_time_s();
     fb_score_clear(&figures.validation);
     fb_score_clear(&figures.test);
@@ -220,17 +270,23 @@ static fb_status start(run *r, int argc, char **argv)
     if (status == FB_OK && is_root(r))
         status = fb_report_create(r->federation, &r->report);
     if (status == FB_OK && is_root(r))
+        status = fb_resume_identity(r->config, r->federation->cohort->sha256);
+    if (status == FB_OK && is_root(r) && r->config->run_resume)
+        status = fb_resume_move_results(r->config);
+    if (status == FB_OK && is_root(r))
         status = create_results(r, argc, argv);
+    fb_kill_point("run.created");
     if (status == FB_OK && is_root(r))
         status = fb_report_plan(r->report);
-    return fb_status_agree(r->comm, status);
+    status = fb_status_agree(r->comm, status);
+    return status == FB_OK ? ask_for_round(r, 0) : status;
 }
 
 fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *comm, int argc, char **argv)
 {
     run r = {.config = config, .options = options, .comm = comm, .start_s = fb_time_s()};
     fb_status status = start(&r, argc, argv);
-    for (int64_t round = 0; round < config->federation_rounds && status == FB_OK; round++)
+    for (int64_t round = 0; round < config->federation_rounds && status == FB_OK && !r.stopped; round++)
         status = run_round(&r, round);
     if (status == FB_OK)
         status = fb_status_agree(comm, write_final_model(&r));

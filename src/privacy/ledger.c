@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The chain starts from SHA-256 of the label below. It shows edited, removed and reordered lines; whole lines cut off
- * at the end are for whoever holds the expected last chain value or length (a checkpoint) to notice.
+ * The chain starts from the empty text. It shows edited, removed and reordered lines; whole lines cut off at the end
+ * are for whoever holds the messages (fed/outbox.h) to notice.
  */
 #include "privacy/ledger.h"
 
+#include "core/kill.h"
+#include "core/log.h"
 #include "core/mem.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { LINE_CHARS = 512 };
-static const char CHAIN_LABEL[] = "fedbrats privacy ledger 1";
+enum { LINE_CHARS = FB_LEDGER_IDENTITY_CHARS + 256 };
+static const char TITLE[] = "fedbrats privacy ledger 2: ";
 static const int64_t SIZE_MAX_BYTES = INT64_C(1) << 30;
 
 struct fb_ledger {
     int file; /* open for appending; -1: closed */
     int64_t size_bytes;
-    double epsilon, delta;
+    int64_t count, capacity;
+    fb_ledger_entry *entries;    /* owned */
     char chain[FB_SHA256_CHARS]; /* of the last line */
     char path[FB_PATH_CHARS];
 };
@@ -32,7 +34,7 @@ struct fb_ledger {
 static void extend_chain(char chain[FB_SHA256_CHARS], const char *line, size_t chars)
 {
     char joined[FB_SHA256_CHARS + LINE_CHARS];
-    const size_t chain_chars = FB_SHA256_CHARS - 1;
+    const size_t chain_chars = strlen(chain);
     FB_ASSERT(chars <= LINE_CHARS);
     memcpy(joined, chain, chain_chars);
     memcpy(joined + chain_chars, line, chars);
@@ -44,93 +46,154 @@ static int is_sha256(const char *text)
     return strspn(text, "0123456789abcdef") == FB_SHA256_CHARS - 1 && text[FB_SHA256_CHARS - 1] == '\0';
 }
 
-static int is_spending(double value)
+/* Appends the chain and a line feed to the line's first `chars` characters; returns the length of all. */
+static size_t close_line(char chain[FB_SHA256_CHARS], char line[LINE_CHARS], size_t chars)
 {
-    return !isnan(value) && value >= 0.0;
+    FB_ASSERT(chars != 0 && chars + FB_SHA256_CHARS < LINE_CHARS);
+    extend_chain(chain, line, chars);
+    memcpy(line + chars, chain, FB_SHA256_CHARS - 1);
+    line[chars + FB_SHA256_CHARS - 1] = '\n';
+    return chars + FB_SHA256_CHARS;
 }
 
 /* The line up to its last space, without the chain. Returns its length, 0 when it does not fit. */
 static size_t format_entry(const fb_ledger_entry *entry, char line[LINE_CHARS])
 {
     const int chars =
-        snprintf(line, LINE_CHARS, "%" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRId64 " %" PRId64 " %.17g %.17g %s ",
-                 entry->attempt, entry->round, entry->hospital, entry->steps, entry->count, entry->epsilon_round,
-                 entry->delta_round, entry->message_sha256);
+        snprintf(line, LINE_CHARS, "%" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRId64 " %" PRId64 " %s ", entry->attempt,
+                 entry->round, entry->hospital, entry->steps, entry->count, entry->message_sha256);
     return chars > 0 && chars < LINE_CHARS ? (size_t)chars : 0;
 }
 
 /* Reads the entry back from a line without its line feed. Returns 1 when writing it again gives the same text, which
  * rules out every other spelling of a number. */
-static int parse_entry(const char *line, fb_ledger_entry *entry, char chain[FB_SHA256_CHARS])
+static int parse_entry(const char *line, fb_ledger_entry *entry)
 {
     char again[LINE_CHARS];
-    if (sscanf(line, "%" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNd64 " %" SCNd64 " %lf %lf %64s %64s", &entry->attempt,
-               &entry->round, &entry->hospital, &entry->steps, &entry->count, &entry->epsilon_round,
-               &entry->delta_round, entry->message_sha256, chain) != 9)
+    if (sscanf(line, "%" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNd64 " %" SCNd64 " %64s", &entry->attempt, &entry->round,
+               &entry->hospital, &entry->steps, &entry->count, entry->message_sha256) != 6)
         return 0;
     const size_t chars = format_entry(entry, again);
-    return chars != 0 && strncmp(line, again, chars) == 0 && strcmp(line + chars, chain) == 0 &&
-           is_sha256(entry->message_sha256) && is_sha256(chain) && is_spending(entry->epsilon_round) &&
-           is_spending(entry->delta_round);
+    return chars != 0 && strncmp(line, again, chars) == 0 && is_sha256(line + chars) &&
+           is_sha256(entry->message_sha256);
 }
 
-static void add_spending(fb_ledger *ledger, const fb_ledger_entry *entry)
+static fb_status remember(fb_ledger *ledger, const fb_ledger_entry *entry)
 {
-    ledger->epsilon += entry->epsilon_round;
-    ledger->delta += entry->delta_round;
+    if (ledger->count == ledger->capacity) {
+        const int64_t capacity = ledger->capacity ? 2 * ledger->capacity : 64;
+        FB_TRY(fb_mem_resize(&ledger->entries, capacity, sizeof *ledger->entries, "privacy ledger"));
+        ledger->capacity = capacity;
+    }
+    ledger->entries[ledger->count++] = *entry;
+    return FB_OK;
+}
+
+/* --- opening --- */
+
+/* Moves the chain over a line and compares it with the one that the line ends with. */
+static fb_status check_chain(fb_ledger *ledger, const char *line, size_t chars, int64_t number)
+{
+    const size_t before = chars - (FB_SHA256_CHARS - 1);
+    extend_chain(ledger->chain, line, before);
+    if (strcmp(ledger->chain, line + before) == 0)
+        return FB_OK;
+    return FB_FAIL("%s: line %lld breaks the chain: this line was edited or one before it removed; restore the file",
+                   ledger->path, (long long)number);
+}
+
+/* Shows the first word in which two identities differ. */
+static fb_status other_identity(const fb_ledger *ledger, const char *was, const char *now)
+{
+    size_t chars = strcspn(was, " ");
+    while (chars > 0 && chars == strcspn(now, " ") && strncmp(was, now, chars) == 0) {
+        was += chars + (was[chars] == ' ');
+        now += chars + (now[chars] == ' ');
+        chars = strcspn(was, " ");
+    }
+    return FB_USAGE("%s: this ledger charges another mechanism: it has \"%.*s\", this run \"%.*s\"; go on with the "
+                    "options of that run, or start anew in another run.output",
+                    ledger->path, (int)chars, was, (int)strcspn(now, " "), now);
+}
+
+static fb_status replay_title(fb_ledger *ledger, const char *line, size_t chars, const char *identity)
+{
+    char was[FB_LEDGER_IDENTITY_CHARS];
+    const size_t title = sizeof TITLE - 1;
+    if (chars >= LINE_CHARS || strlen(line) != chars || strncmp(line, TITLE, title) != 0 ||
+        chars < title + FB_SHA256_CHARS || chars - title - FB_SHA256_CHARS >= sizeof was ||
+        !is_sha256(line + chars - (FB_SHA256_CHARS - 1)))
+        return FB_FAIL("%s: line 1 is not the title of a privacy ledger; restore the file", ledger->path);
+    FB_TRY(check_chain(ledger, line, chars, 1));
+    snprintf(was, sizeof was, "%.*s", (int)(chars - title - FB_SHA256_CHARS), line + title);
+    return strcmp(was, identity) == 0 ? FB_OK : other_identity(ledger, was, identity);
 }
 
 static fb_status replay_line(fb_ledger *ledger, const char *line, size_t chars, int64_t number)
 {
     fb_ledger_entry entry;
-    char chain[FB_SHA256_CHARS];
-    if (chars >= LINE_CHARS || strlen(line) != chars || !parse_entry(line, &entry, chain))
+    if (chars >= LINE_CHARS || strlen(line) != chars || !parse_entry(line, &entry))
         return FB_FAIL("%s: line %lld is not an entry of a privacy ledger; restore the file", ledger->path,
                        (long long)number);
-    extend_chain(ledger->chain, line, chars - (FB_SHA256_CHARS - 1));
-    if (strcmp(ledger->chain, chain) != 0)
-        return FB_FAIL(
-            "%s: line %lld breaks the chain: this line was edited or one before it removed; restore the file",
-            ledger->path, (long long)number);
-    add_spending(ledger, &entry);
-    return FB_OK;
+    FB_TRY(check_chain(ledger, line, chars, number));
+    return remember(ledger, &entry);
 }
 
-/* text is followed by '\0'; its line feeds are overwritten. */
-static fb_status replay(fb_ledger *ledger, char *text, int64_t size_bytes)
+/* text is followed by '\0'; its line feeds are overwritten. ledger->size_bytes becomes that of the whole lines. */
+static fb_status replay(fb_ledger *ledger, char *text, int64_t size_bytes, const char *identity)
 {
-    char *line = text, *const end = text + size_bytes;
-    for (int64_t number = 1; line < end; number++) {
-        char *feed = memchr(line, '\n', (size_t)(end - line));
-        if (!feed)
-            return FB_FAIL("%s: line %lld has no end: writing it was interrupted, its message was not sent; remove the "
-                           "line to go on",
-                           ledger->path, (long long)number);
+    char *line = text, *const end = text + size_bytes, *feed;
+    for (int64_t number = 1; (feed = memchr(line, '\n', (size_t)(end - line))) != NULL; number++) {
         *feed = '\0';
-        FB_TRY(replay_line(ledger, line, (size_t)(feed - line), number));
+        FB_TRY(number == 1 ? replay_title(ledger, line, (size_t)(feed - line), identity)
+                           : replay_line(ledger, line, (size_t)(feed - line), number));
         line = feed + 1;
     }
+    ledger->size_bytes = line - text;
+    if (line == text)
+        return FB_FAIL("%s: line 1 is not the title of a privacy ledger; restore the file", ledger->path);
     return FB_OK;
 }
 
-static fb_status open_and_replay(fb_ledger *ledger)
+/* Atomically, so that a title is never torn. */
+static fb_status create(const char *path, const char *identity)
+{
+    char line[LINE_CHARS], chain[FB_SHA256_CHARS] = "";
+    const int chars = snprintf(line, sizeof line, "%s%s ", TITLE, identity);
+    FB_ASSERT(chars > 0 && strlen(identity) < FB_LEDGER_IDENTITY_CHARS && !strchr(identity, '\n'));
+    return fb_file_write_atomic(path, line, (int64_t)close_line(chain, line, (size_t)chars));
+}
+
+/* What follows the last line feed was being written when the program ended. */
+static fb_status cut_torn_line(const fb_ledger *ledger, int64_t file_bytes)
+{
+    if (file_bytes == ledger->size_bytes)
+        return FB_OK;
+    if (ftruncate(ledger->file, (off_t)ledger->size_bytes) != 0 || fsync(ledger->file) != 0)
+        return FB_FAIL("%s: its incomplete last line cannot be cut off: %s", ledger->path, strerror(errno));
+    fb_log_warn("%s: writing the last line was interrupted, so its message was not sent: %lld bytes cut off",
+                ledger->path, (long long)(file_bytes - ledger->size_bytes));
+    return FB_OK;
+}
+
+static fb_status open_and_replay(fb_ledger *ledger, const char *identity)
 {
     char *text = NULL;
+    int64_t file_bytes = 0;
     if (access(ledger->path, F_OK) != 0)
-        FB_TRY(fb_file_write_atomic(ledger->path, "", 0)); /* flushes the folder too */
-    FB_TRY(fb_file_read(ledger->path, SIZE_MAX_BYTES, &text, &ledger->size_bytes));
-    fb_sha256(CHAIN_LABEL, sizeof CHAIN_LABEL - 1, ledger->chain);
-    const fb_status status = replay(ledger, text, ledger->size_bytes);
+        FB_TRY(create(ledger->path, identity));
+    FB_TRY(fb_file_read(ledger->path, SIZE_MAX_BYTES, &text, &file_bytes));
+    const fb_status status = replay(ledger, text, file_bytes, identity);
     FB_FREE(text);
     if (status != FB_OK)
         return status;
     ledger->file = open(ledger->path, O_WRONLY | O_APPEND | O_CLOEXEC);
     if (ledger->file < 0)
         return FB_FAIL("%s: the privacy ledger cannot be opened for writing: %s", ledger->path, strerror(errno));
-    return FB_OK;
+    return cut_torn_line(ledger, file_bytes);
 }
 
-fb_status fb_ledger_open(const char *path, fb_ledger **out)
+fb_status fb_ledger_open(const char *path, const char *identity, fb_ledger **out)
 {
     fb_ledger *ledger = NULL;
     if (strlen(path) >= FB_PATH_CHARS)
@@ -138,7 +201,7 @@ fb_status fb_ledger_open(const char *path, fb_ledger **out)
     FB_TRY(FB_ALLOC(ledger, 1, "privacy ledger"));
     ledger->file = -1;
     memcpy(ledger->path, path, strlen(path) + 1);
-    const fb_status status = open_and_replay(ledger);
+    const fb_status status = open_and_replay(ledger, identity);
     if (status != FB_OK) {
         fb_ledger_close(&ledger);
         return status;
@@ -151,8 +214,12 @@ void fb_ledger_close(fb_ledger **ledger)
 {
     if (*ledger && (*ledger)->file >= 0)
         close((*ledger)->file);
+    if (*ledger)
+        FB_FREE((*ledger)->entries);
     FB_FREE(*ledger);
 }
+
+/* --- appending --- */
 
 /* Whole and flushed, or taken back as well as can be. A failure is final, the ledger takes no more lines: after a
  * failed fsync nobody knows what is on disk. */
@@ -160,6 +227,7 @@ static fb_status write_line(fb_ledger *ledger, const char *line, size_t chars)
 {
     errno = 0;
     const ssize_t written = write(ledger->file, line, chars);
+    fb_kill_point("ledger.written");
     if (written == (ssize_t)chars && fsync(ledger->file) == 0)
         return FB_OK;
     const int reason = errno ? errno : ENOSPC;
@@ -172,27 +240,38 @@ static fb_status write_line(fb_ledger *ledger, const char *line, size_t chars)
 
 fb_status fb_ledger_append(fb_ledger *ledger, const fb_ledger_entry *entry)
 {
-    char line[LINE_CHARS + FB_SHA256_CHARS], chain[FB_SHA256_CHARS];
-    FB_ASSERT(is_sha256(entry->message_sha256) && is_spending(entry->epsilon_round) && is_spending(entry->delta_round));
-    const size_t chars = format_entry(entry, line);
-    FB_ASSERT(chars != 0 && chars + FB_SHA256_CHARS < LINE_CHARS);
+    char line[LINE_CHARS], chain[FB_SHA256_CHARS];
+    FB_ASSERT(is_sha256(entry->message_sha256));
     memcpy(chain, ledger->chain, sizeof chain);
-    extend_chain(chain, line, chars);
-    memcpy(line + chars, chain, FB_SHA256_CHARS - 1);
-    line[chars + FB_SHA256_CHARS - 1] = '\n';
-    FB_TRY(write_line(ledger, line, chars + FB_SHA256_CHARS));
+    const size_t chars = close_line(chain, line, format_entry(entry, line));
+    FB_TRY(remember(ledger, entry));
+    const fb_status status = write_line(ledger, line, chars);
+    if (status != FB_OK) {
+        ledger->count--;
+        return status;
+    }
     memcpy(ledger->chain, chain, sizeof chain);
-    ledger->size_bytes += (int64_t)(chars + FB_SHA256_CHARS);
-    add_spending(ledger, entry);
+    ledger->size_bytes += (int64_t)chars;
     return FB_OK;
 }
 
-double fb_ledger_epsilon(const fb_ledger *ledger)
+int64_t fb_ledger_releases(const fb_ledger *ledger)
 {
-    return ledger->epsilon;
+    return ledger->count;
 }
 
-double fb_ledger_delta(const fb_ledger *ledger)
+int64_t fb_ledger_releases_until(const fb_ledger *ledger, uint32_t round)
 {
-    return ledger->delta;
+    int64_t count = 0;
+    for (int64_t i = 0; i < ledger->count; i++)
+        count += ledger->entries[i].round <= round;
+    return count;
+}
+
+const fb_ledger_entry *fb_ledger_last(const fb_ledger *ledger, uint32_t round)
+{
+    for (int64_t i = ledger->count - 1; i >= 0; i--)
+        if (ledger->entries[i].round == round)
+            return &ledger->entries[i];
+    return NULL;
 }
