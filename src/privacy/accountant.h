@@ -6,16 +6,20 @@
  *   pure      sum of epsilons
  *   advanced  Dwork, Rothblum & Vadhan 2010
  *   kov       optimal composition of pure epsilons (Kairouz, Oh & Viswanathan 2015)
- *   zcdp      Bun & Steinke 2016; a pure epsilon costs epsilon tanh(epsilon / 2), a bounded range epsilon^2 / 8
+ *   zcdp      Bun & Steinke 2016; a pure epsilon costs epsilon tanh(epsilon / 2), a bounded range epsilon^2 / 8, a
+ *             discrete Laplace its Kullback-Leibler divergence (accountant_rdp.c)
  *   rdp       Mironov 2017; Poisson-subsampled Gaussian at integer orders (Mironov, Talwar & Zhang 2019)
- *   pld       privacy loss distributions (Koskela et al. 2020; Meiser & Mohammadi 2018), discretised pessimistically
+ *   pld       privacy loss distributions (Koskela et al. 2020; Meiser & Mohammadi 2018), discretised pessimistically; a
+ *             bounded range counts as a pure epsilon; Gaussians alone, without sampling, exactly (Balle & Wang 2018)
  *
  * The mechanisms are the discrete ones that noise.h and gauss.h draw. A discrete Gaussian of standard deviation sigma
  * on Z^d has the zCDP and, for integer shifts and integer orders, exactly the (subsampled) Renyi divergences of the
  * continuous one; the privacy loss distribution of the continuous Gaussian covers it with the total-variation distance
  * `tv_continuous` per event added to delta. What the samplers' rounded tables add is `tv` per event. A history whose
  * summed distance t is above 0 spends (epsilon, delta' + (1 + e^epsilon) t) where the ideal one spends
- * (epsilon, delta'): the accountants find the least epsilon for which this is at most the asked delta.
+ * (epsilon, delta'): the accountants find the least epsilon for which this is at most the asked delta. An event that is
+ * e-DP in its ideal form adds at most (1 + e^e)^2 t / 2, (1 + e^e) t where no more than e is used of it, whatever the
+ * epsilon of the history (accountant.c). Rounding is on the safe side, or below a relative 1e-12 of epsilon.
  */
 #pragma once
 
@@ -64,15 +68,18 @@ typedef enum fb_accountant {
 typedef struct fb_spent {
     double epsilon, delta;     /* the least epsilon at the asked delta; INFINITY when no accountant reaches it */
     fb_accountant accountant;  /* whose it is */
-    double by[FB_ACCOUNTANTS]; /* every accountant's; NAN where its theorem does not cover the history */
+    double by[FB_ACCOUNTANTS]; /* every accountant's; NAN: its theorem does not cover the history, or (pld) epsilon is
+                                * so large that it is not computed */
 } fb_spent;
 
 const char *fb_accountant_name(fb_accountant accountant); /* "pure", "advanced", "kov", "zcdp", "rdp", "pld" */
 
 /* delta in [0, 1). An empty history spends 0. Errors (usage): a rate below 1 under FB_REPLACE_ONE (no theorem here
- * covers it), values out of range (named). */
+ * covers it), values out of range (named). Milliseconds; pld up to a few tenths of a second where the losses of one
+ * event are thousands of times smaller than the whole. */
 fb_status fb_account(const fb_history *history, double delta, fb_spent *out) FB_MUST_USE;
 
 /* The least noise (factor on every scale, or divisor of every epsilon, of the history) at which fb_account stays at or
- * below `epsilon` at `delta`; relative error 1e-6, on the safe side. Errors: none exists within [2^-40, 2^40]. */
+ * below `epsilon` at `delta`; relative error 1e-6, on the safe side; 2^-40 when that is enough. Errors: none exists up
+ * to 2^40. */
 fb_status fb_account_calibrate(const fb_history *history, double epsilon, double delta, double *factor) FB_MUST_USE;
