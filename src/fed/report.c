@@ -147,6 +147,16 @@ static fb_status print_privacy(const fb_federation *federation)
     return status;
 }
 
+/* Every message of the run stays on disk, the server's sums too. */
+static void print_outbox(const fb_federation *federation)
+{
+    const fb_privacy_plan *plan = federation->privacy;
+    const double messages = (double)plan->rounds * (plan->participants + (plan->release.trust == FB_TRUST_CENTRAL));
+    if (plan->guarantee->mechanism != FB_MECHANISM_NONE)
+        fb_log_info("outbox: keeps the %.0f messages of the run, at least %.1f MiB, in %s/outbox", messages,
+                    messages * fb_privacy_message_bytes(plan) / 1048576.0, federation->config->run_output);
+}
+
 fb_status fb_report_plan(const fb_report *report)
 {
     const fb_federation *federation = report->federation;
@@ -168,6 +178,8 @@ fb_status fb_report_plan(const fb_report *report)
     fb_log_info("training: %lld of %lld parameters (train.trainable = %s) by %s", (long long)federation->subset->count,
                 (long long)federation->params->count, config->train_trainable[0] ? config->train_trainable : "all",
                 config->train_optimizer == FB_OPTIMIZER_SGD ? "plain gradient descent" : "Adam");
+    if (config->run_mode == FB_MODE_FEDERATED)
+        print_outbox(federation);
     return config->run_mode == FB_MODE_FEDERATED || federation->privacy->dpsgd ? print_privacy(federation) : FB_OK;
 }
 
