@@ -3,6 +3,7 @@
  * The accountants against exact enumeration of small compositions of the discrete mechanisms themselves.
  */
 #include "accounting.h"
+#include "privacy/pld.h"
 
 #include <stdlib.h>
 
@@ -137,18 +138,43 @@ static void enumeration_of_sampled_gaussian(void **state)
         distance += fabs(alone[x] - normal((x - MIDDLE + 0.5) / sigma) + normal((x - MIDDLE - 0.5) / sigma)) / 2;
     }
     fb_event event = gaussian(1, rate, 2);
+    fb_cost cost = {.kind = FB_EVENT_GAUSSIAN, .count = 2, .epsilon = INFINITY, .mu = 1, .rate = rate};
+    fb_pld pld = {0};
+    must(fb_pld_compose(&(fb_costs){1, &cost}, delta, &pld));
+    assert_int_equal(pld.directions, 2);
     double renyi = by(event, delta, FB_ACCOUNTANT_RDP), worst = 0;
     for (int direction = 0; direction < 2; direction++) {
         losses one = losses_of(SUPPORT, direction ? alone : mixed, direction ? mixed : alone);
         losses two = product(&one, &one);
-        worst = fmax(worst, exact_epsilon(&two, delta));
+        double exact = exact_epsilon(&two, delta);
+        assert_within(fb_tail_sum_epsilon(&pld.tail[direction], delta), exact * 0.999, exact * 1.01);
+        worst = fmax(worst, exact);
         losses_free(&one);
         losses_free(&two);
     }
+    fb_pld_free(&pld);
     assert_true(renyi >= worst);
     assert_within(by(event, delta, FB_ACCOUNTANT_PLD), worst * 0.999, worst * 1.01);
     event.tv_continuous = distance;
     assert_within(by(event, delta, FB_ACCOUNTANT_PLD), worst, worst * 1.1);
+}
+
+/* Three losses and mass without one, by hand. */
+static void epsilon_of_a_few_losses(void **state)
+{
+    (void)state;
+    fb_tail_sum tail = {0};
+    must(fb_tail_sum_make(3, (const double[]){0.1, 0.3, 0.5}, 2, 1, &tail));
+    tail.extra = 0.1;
+    for (double epsilon = 0.05; epsilon < 2; epsilon += 0.1) {
+        double delta = 0.1;
+        for (int i = 0; i < 3; i++)
+            delta += 2 - i > epsilon ? (i == 0 ? 0.1 : 0.3) * -expm1(epsilon - (2 - i)) : 0;
+        assert_near(fb_tail_sum_epsilon(&tail, delta), epsilon, ROUNDING);
+    }
+    assert_true(isinf(fb_tail_sum_epsilon(&tail, 0.0999)));
+    assert_true(fb_tail_sum_epsilon(&tail, 0.99) == 0);
+    fb_tail_sum_free(&tail);
 }
 
 /* What tables may do at worst: probability t of each neighbour goes where the other never is. */
@@ -186,9 +212,8 @@ static void enumeration_of_tables(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(enumeration_of_laplace),
-        cmocka_unit_test(enumeration_of_sampled_gaussian),
-        cmocka_unit_test(enumeration_of_tables),
+        cmocka_unit_test(enumeration_of_laplace),    cmocka_unit_test(enumeration_of_sampled_gaussian),
+        cmocka_unit_test(enumeration_of_tables),     cmocka_unit_test(epsilon_of_a_few_losses),
         cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("accountant_exact", tests, NULL, NULL);

@@ -5,7 +5,7 @@
  *
  *   pure      sum of epsilons
  *   advanced  Dwork, Rothblum & Vadhan 2010
- *   kov       optimal composition of pure epsilons (Kairouz, Oh & Viswanathan 2015)
+ *   kov       optimal composition of pure epsilons (Kairouz, Oh & Viswanath 2015)
  *   zcdp      Bun & Steinke 2016; a pure epsilon costs epsilon tanh(epsilon / 2), a bounded range epsilon^2 / 8, a
  *             discrete Laplace its Kullback-Leibler divergence (accountant_rdp.c)
  *   rdp       Mironov 2017; Poisson-subsampled Gaussian at integer orders (Mironov, Talwar & Zhang 2019)
