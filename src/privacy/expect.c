@@ -274,7 +274,7 @@ const char *fb_expect_sentence(fb_outlook outlook)
         "learning is to be expected, but slower than without noise; a smaller train.learning_rate may help",
         "a round's release is almost all noise and only the sum over the rounds points the right way: little learning "
         "is to be expected",
-        "no learning is to be expected: the noise hides the updates even over all rounds",
+        "little or no learning is to be expected: the noise hides the updates even over all rounds",
     };
     return sentences[outlook];
 }
