@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A run that is killed at any step of its writing and sending, and goes on: what the server received is on disk and
 # charged, read here without the program; and model, ledgers, messages and metrics end as those of an uninterrupted run.
-# FB_LONG=1: every pass of every point, for every kind of trust.
+# FB_LONG=1: every pass of every point, with trust = local and without MPI.
 set -u
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
