@@ -207,32 +207,33 @@ static void gaussian_is_exact(void **state)
     assert_near(spend_one(gaussian(25, 1, 300), 1e-5), 2.88, 2e-3);
 }
 
-/* --- the price of tables
- * ---------------------------------------------------------------------------------------------- */
+/* --- the price of tables --- */
 
 static void tables_cost_what_the_header_says(void **state)
 {
     (void)state;
     fb_event ideal = gaussian(10, 1, 100), real = ideal;
-    real.tv = 1e-11;
-    double epsilon = spend_one(real, 1e-5), left = 1e-5 - (1 + exp(epsilon)) * 100 * real.tv;
-    assert_near(epsilon, spend_one(ideal, left), 1e-8);
-    assert_true(epsilon > spend_one(ideal, 1e-5) * 1.00001);
-    real.tv = 0;
-    real.tv_continuous = 1e-11;
-    assert_near(by(real, 1e-5, FB_ACCOUNTANT_PLD), epsilon, 1e-8);
+    real.rounding = 1e-5; /* of one event: 1e-3 of all */
+    const double expected = spend_one(ideal, 1e-5 * exp(-1e-3)) + 2e-3;
+    assert_near(spend_one(real, 1e-5), expected, ROUNDING);
+    assert_true(expected > spend_one(ideal, 1e-5) + 2e-3);
+    real.rounding = 0;
+    real.to_continuous = 1e-5;
+    assert_near(by(real, 1e-5, FB_ACCOUNTANT_PLD), expected, ROUNDING);
     assert_near(by(real, 1e-5, FB_ACCOUNTANT_ZCDP), by(ideal, 1e-5, FB_ACCOUNTANT_ZCDP), 0);
-    real.tv = 1e-6;
-    assert_true(isinf(spend_one(real, 1e-5)));
-    assert_true(isinf(spend_one(real, 0)));
-    fb_event many = laplace(1, 117685); /* a large epsilon does not multiply it */
-    many.tv = 0x1p-57;
-    assert_near(by(many, 1e-5, FB_ACCOUNTANT_PURE), 117685, ROUNDING);
-    assert_near(spend_one(many, 1e-5), spend_one(laplace(1, 117685), 1e-5), 1e-5);
+    assert_near(by(real, 1e-5, FB_ACCOUNTANT_RDP), by(ideal, 1e-5, FB_ACCOUNTANT_RDP), 0);
+    real.to_continuous = 1e6; /* the others are left */
+    assert_near(spend_one(real, 1e-5), by(ideal, 1e-5, FB_ACCOUNTANT_RDP), 1e-3);
+    fb_event many = laplace(1, 117685); /* no more than that where epsilon is large */
+    many.rounding = 0x1p-40;
+    assert_near(by(many, 0, FB_ACCOUNTANT_PURE) - 117685, 2 * 117685 * 0x1p-40, 1e-3);
+    fb_event far = gaussian(0.01, 1, 1000); /* epsilon of millions */
+    const double sum = spend_one(far, 1e-5);
+    far.rounding = 1e-6;
+    assert_within(spend_one(far, 1e-5) - sum, 2e-3, 1);
 }
 
-/* --- the rest
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- the rest --- */
 
 static void is_monotone(void **state)
 {
@@ -310,8 +311,8 @@ static void calibrates(void **state)
         if (i == 0) /* the noise multiplier of full batches */
             assert_within(factor, 5.99, 6.02);
     }
-    fb_event hopeless = gaussian(1, 1, 100);
-    hopeless.tv = 1e-6;
+    fb_event hopeless = gaussian(1, 1, 100); /* rounding alone spends 10 */
+    hopeless.rounding = 0.05;
     must_fail(fb_account_calibrate(&(fb_history){FB_ADD_REMOVE, 1, &hopeless}, 8, 1e-5, &factor), "2^40", "epsilon 8");
     must_fail(fb_account_calibrate(&(fb_history){FB_ADD_REMOVE, 1, cases[0]}, 0, 1e-5, &factor), "epsilon is 0");
     must(fb_account_calibrate(&(fb_history){FB_ADD_REMOVE, 0, NULL}, 8, 1e-5, &factor));
@@ -338,11 +339,11 @@ static void refuses_what_no_theorem_covers(void **state)
     refuse(FB_ADD_REMOVE, pure(-1, 1), "epsilon is -1");
     refuse(FB_ADD_REMOVE, pure(INFINITY, 1), "epsilon is inf");
     refuse(FB_ADD_REMOVE, pure(1, -1), "count is -1");
-    bad.tv = 2;
-    refuse(FB_ADD_REMOVE, bad, "tv is 2");
+    bad.rounding = -1;
+    refuse(FB_ADD_REMOVE, bad, "rounding is -1");
     bad = pure(1, 1);
-    bad.tv_continuous = -1;
-    refuse(FB_ADD_REMOVE, bad, "tv_continuous is -1");
+    bad.to_continuous = -1;
+    refuse(FB_ADD_REMOVE, bad, "to_continuous is -1");
     bad = pure(1, 1);
     bad.rate = 0.5;
     refuse(FB_ADD_REMOVE, bad, "only the Gaussian");

@@ -94,10 +94,9 @@ static void test_scales_and_sums(void **state)
     assert_close(b.scale_query, 2.0 * c * clip / 2.0);
     assert_close(b.scale_answer, 2.0 * clip * c / 4.0);
     assert_close(b.epsilon_answer_per_parameter, 4.0 / c);
-    assert_close(b.epsilon_rounding, 2.0 * 0x1p-53 * (c + 64.0 * PAPER_N + 62.0));
-    assert_true(b.epsilon_rounding < 2e-8); /* the price of 64-bit tables, far below the last printed digit */
+    assert_close(b.epsilon_rounding, 2.0 * 0x1p-53 * (c + 64.0 * PAPER_N + 62.0) + 2.0 * 0x1p-51 * c);
+    assert_true(b.epsilon_rounding < 2e-8); /* the price of tables, far below the last printed digit */
     assert_close(b.epsilon_round, 0.5 + 2.0 + 4.0 + b.epsilon_rounding);
-    assert_close(b.delta_round, c * 0x1p-57 * (1.0 + exp(4.0 / c)));
     /* never more noise than needed by a rounding, never less */
     assert_true(clip / b.scale_threshold <= 0.5 && 2.0 * c * clip / b.scale_query <= 2.0);
     spec.answer_budget = FB_ANSWER_PER_PARAMETER;
@@ -108,9 +107,6 @@ static void test_scales_and_sums(void **state)
     assert_close(b.epsilon_answer_per_parameter, 4.0);
     assert_close(b.epsilon_query, 0.5 * pow(2.0 * c, 2.0 / 3.0)); /* the optimal split of Lyu, Su & Li */
     assert_close(b.epsilon_round, 0.5 + b.epsilon_query + 4.0 * c + b.epsilon_rounding);
-    assert_close(b.delta_round, c * 0x1p-57 * (1.0 + exp(4.0)));
-    spec.epsilon_answer = 100.0;
-    assert_true(plan(&spec, PAPER_N).delta_round == 1.0); /* e^100 times anything */
     /* facts: epsilon 1, q 4 split 1 : (2 q)^(2/3) = 4 */
     spec.epsilon_threshold = 0.2;
     spec.fraction = 0.4;
@@ -154,15 +150,15 @@ static void test_other_selections(void **state)
     fb_release_spec spec = svt_spec();
     spec.select = FB_SELECT_RANDOM;
     fb_budget b = plan(&spec, 100);
-    assert_true(b.scale_threshold == 0.0 && b.scale_query == 0.0 && b.epsilon_query == 0.0 && b.epsilon_round == 4.0);
-    assert_close(b.delta_round, 10.0 * 0x1p-57 * (1.0 + exp(0.4)));
+    assert_true(b.scale_threshold == 0.0 && b.scale_query == 0.0 && b.epsilon_query == 0.0);
+    assert_true(b.epsilon_rounding == 20.0 * 0x1p-51 && b.epsilon_round == 4.0 + 20.0 * 0x1p-51);
     spec.select = FB_SELECT_ALL;
     spec.fraction = 1.0;
     b = plan(&spec, 100);
-    assert_true(b.count == 100 && b.epsilon_round == 4.0);
+    assert_true(b.count == 100 && b.epsilon_round == 4.0 + 200.0 * 0x1p-51);
     spec.select = FB_SELECT_TOPK;
     b = plan(&spec, 100); /* noise, but no guarantee */
-    assert_true(b.scale_answer > 0.0 && isinf(b.epsilon_round) && b.delta_round == 0.0);
+    assert_true(b.scale_answer > 0.0 && isinf(b.epsilon_round));
     spec.mechanism = FB_MECHANISM_NONE;
     b = plan(&spec, 100);
     assert_true(b.scale_answer == 0.0 && b.clip_grid == 0 && isinf(b.epsilon_round));
@@ -228,13 +224,14 @@ static void test_events_of_laplace(void **state)
         const fb_budget b = plan(&spec, PAPER_N);
         const fb_event *answers = event_of(&b, FB_EVENT_LAPLACE);
         assert_true(b.event_count == (i < 2 ? 1 : 2) && b.relation == FB_REPLACE_ONE);
-        assert_true(answers->count == b.count && answers->scale == b.scale_answer && answers->tv == 0x1p-57);
+        assert_true(answers->count == b.count && answers->scale == b.scale_answer && answers->rounding == 0x1p-51);
         assert_close(answers->sensitivity, 2.0 * clip);
         assert_close(c * answers->sensitivity / answers->scale, 4.0);
     }
     spec.select = FB_SELECT_SVT;
     fb_budget b = plan(&spec, PAPER_N);
-    assert_close(event_of(&b, FB_EVENT_PURE)->epsilon, 0.5 + 2.0 + b.epsilon_rounding);
+    const double of_tests = 2.0 * 0x1p-53 * (c + 64.0 * PAPER_N + 62.0);
+    assert_true(fabs(event_of(&b, FB_EVENT_PURE)->epsilon - 2.5 - of_tests) < 1e-15);
     assert_int_equal(event_of(&b, FB_EVENT_PURE)->count, 1);
     spec.select = FB_SELECT_TOPK;
     assert_int_equal(plan(&spec, PAPER_N).event_count, 0);
@@ -252,9 +249,10 @@ static void test_exponential_budget(void **state)
     const fb_event *peeling = event_of(&b, FB_EVENT_BOUNDED_RANGE);
     assert_int_equal(peeling->count, b.count);
     assert_close(peeling->epsilon, 2.0 / c);
-    assert_close(peeling->tv * c, PAPER_N * FB_GUMBEL_TV_PER_DRAW);
-    assert_close(b.epsilon_round, 2.0 + 4.0);
-    assert_true(b.epsilon_threshold == 0.0 && b.scale_query == 0.0 && b.epsilon_rounding == 0.0);
+    assert_true(peeling->rounding == 2.0 * FB_GUMBEL_ERROR);
+    assert_close(b.epsilon_rounding, c * (4.0 * FB_GUMBEL_ERROR + 2.0 * 0x1p-51)); /* 4.3e-7 */
+    assert_close(b.epsilon_round, 2.0 + 4.0 + b.epsilon_rounding);
+    assert_true(b.epsilon_threshold == 0.0 && b.scale_query == 0.0);
     assert_close(fb_budget_selection_signal(&b), 1.0 / c);
     spec.mechanism = FB_MECHANISM_GAUSSIAN;
     spec.clip_norm = 0.01;
@@ -262,7 +260,7 @@ static void test_exponential_budget(void **state)
     const fb_budget mixed = plan(&spec, PAPER_N);
     assert_true(mixed.event_count == 2 && mixed.clip_grid == 858993 && mixed.grid_log2 == -36);
     assert_true(event_of(&mixed, FB_EVENT_BOUNDED_RANGE)->epsilon == peeling->epsilon);
-    assert_true(isnan(mixed.epsilon_round) && isnan(mixed.delta_round));
+    assert_true(isnan(mixed.epsilon_round) && isnan(mixed.epsilon_rounding));
 }
 
 static void test_selection_signal(void **state)
@@ -301,9 +299,9 @@ static void test_gaussian_budget(void **state)
         assert_true(b.sigma >= 3.0 * clip && event->scale == b.sigma && event->count == 1 && b.event_count == 1);
         assert_close(b.sigma, 3.0 * clip);
         assert_close(event->sensitivity, 2.0 * clip); /* replacing a hospital, not adding one */
-        assert_close(event->tv, 500.0 * shares * 0x1p-57);
-        assert_close(event->tv_continuous, 500.0 * fb_gauss_tv_continuous(b.sigma));
-        assert_true(isnan(b.epsilon_round) && isnan(b.delta_round) && b.relation == FB_REPLACE_ONE);
+        assert_close(event->rounding, 500.0 * shares * 0x1p-51);
+        assert_close(event->to_continuous, 500.0 * fb_gauss_to_continuous(b.sigma));
+        assert_true(isnan(b.epsilon_round) && isnan(b.epsilon_rounding) && b.relation == FB_REPLACE_ONE);
         if (trust == FB_TRUST_SECAGG) /* never less together than sigma */
             assert_true(b.sigma_share * b.sigma_share * 10.0 >= b.sigma * b.sigma);
         assert_close(b.sigma_share + 1.0, 1.0 + (trust == FB_TRUST_LOCAL    ? b.sigma
@@ -326,7 +324,7 @@ static void test_dpsgd_budget(void **state)
         .select = FB_SELECT_TOPK, .fraction = 0.1, .mechanism = FB_MECHANISM_DPSGD, .clip = INFINITY};
     const fb_budget b = plan(&spec, 100);
     assert_true(b.relation == FB_ADD_REMOVE && b.event_count == 0 && b.count == 10 && b.clip_grid == 0);
-    assert_true(isnan(b.epsilon_round) && isnan(b.delta_round));
+    assert_true(isnan(b.epsilon_round) && isnan(b.epsilon_rounding));
 }
 
 /* The printed sensitivity 2 C, and an answer noise that does not know c. */
@@ -340,7 +338,7 @@ static void test_budget_as_published(void **state)
     assert_close(b.scale_threshold, 2.0 * clip / 0.5);
     assert_close(b.scale_query, 4.0 * c * clip / 2.0);
     assert_close(b.scale_answer, 2.0 * clip / 4.0);
-    assert_true(isinf(b.epsilon_round) && b.delta_round == 0.0);
+    assert_true(isinf(b.epsilon_round));
 }
 
 /* Laplace noise of the server on the sum: that of one hospital. */
@@ -400,7 +398,8 @@ static void test_refused_values(void **state)
         {FIELD(epsilon_query), 1e-9, "privacy.epsilon_query = 1e-09: its noise scale"},
         {FIELD(epsilon_answer), 0.0, "privacy.epsilon_answer = 0: must be finite and above 0"},
         {FIELD(epsilon_answer), NAN, "privacy.epsilon_answer = nan"},
-        {FIELD(epsilon_answer), 1e-8, "the limit is 2^56; raise it"},
+        {FIELD(epsilon_answer), 1e13, "the limits are 2^-4 and 2^52; lower it"},
+        {FIELD(epsilon_answer), 1e-8, "the limits are 2^-4 and 2^52; raise it"},
     };
     for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
         fb_release_spec spec = svt_spec();
@@ -438,7 +437,7 @@ static void test_refused_gaussian(void **state)
     spec.clip = 1.0;
     spec.epsilon_query = 0.0;
     assert_refused(&spec, 100, "privacy.epsilon_query = 0: must be finite and above 0");
-    spec.epsilon_query = 1e-9;
+    spec.epsilon_query = 1e-11;
     assert_refused(&spec, 100, "choose sharing.select = random, which costs nothing");
     spec.epsilon_query = 1e9;
     assert_refused(&spec, 100, "it must lie in [1, 2^60]; lower it");

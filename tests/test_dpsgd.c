@@ -86,8 +86,8 @@ static void plans(void **state)
     assert_true(plan.rate == 0.2 && fabs(plan.batch - 4.0) < 1e-12 && plan.steps == 5);
     assert_true(plan.event.kind == FB_EVENT_GAUSSIAN && plan.event.rate == plan.rate && plan.event.count == 5);
     assert_true(plan.event.scale == plan.sigma && plan.event.sensitivity == (double)plan.clip_grid);
-    assert_true(plan.event.tv == 1000.0 * FB_GAUSS_TV_PER_DRAW);
-    assert_true(plan.event.tv_continuous == fmin(1.0, 1000.0 * fb_gauss_tv_continuous(plan.sigma)));
+    assert_true(plan.event.rounding == 1000.0 * FB_NOISE_RELATIVE_ERROR);
+    assert_true(plan.event.to_continuous == 1000.0 * fb_gauss_to_continuous(plan.sigma));
     plan = make_plan(1.0, 2.0, 30.0, 20, 1000);
     assert_true(plan.rate == 1.0 && plan.batch == 20.0 && plan.steps == 1);
     plan = make_plan(1.0, 2.0, 3.0, 20, 1000);
@@ -481,7 +481,7 @@ static void without_clip_and_noise_it_is_the_mean(void **state)
     (void)state;
     static float gradient[N], out[N];
     static double mean[N];
-    const fb_dpsgd_plan plan = make_plan(100.0, 0x1p-32, 0.0, 6, N);
+    const fb_dpsgd_plan plan = make_plan(100.0, 0x1p-31, 0.0, 6, N);
     run_step(&plan, 1.0, out);
     for (uint32_t p = 0; p < 6; p++) {
         draw_gradient(p, N, 1.0, gradient);

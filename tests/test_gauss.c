@@ -6,13 +6,14 @@
 #include "privacy/gauss.h"
 
 #include "privacy/alias.h"
+#include "privacy/laplace.h"
 #include "statistics.h"
 
 #include <stdlib.h>
 
 enum { MANY = 10000000, DRAWS = 2000000, LAW_VALUES = 12100 };
 
-/* One strip width each: 1, 1, 1, 2, 2^14 and 2^44. */
+/* One strip width each: 1, 1, 1, 1, 2^13 and 2^43. */
 static const double sigmas[] = {0.5, 1.0, 17.5, 150.0, 1e6, 0x1p50};
 enum { SIGMAS = sizeof sigmas / sizeof sigmas[0] };
 
@@ -126,45 +127,90 @@ static void test_no_correlation(void **state)
     }
 }
 
-/* --- scripted bits: the layout is 10 bits slot, 10 of the cut, 11 of the ratio, sign; 54 bits of a tied cut; the
- * offset; 52 bits of a tied ratio --- */
+/* --- scripted bits: the layout is 10 bits slot, 10 of the cut, 11 of the ratio, sign; 104 bits of a tied cut, of which
+ * 102 count; the offset; 52 bits of a tied ratio --- */
 
-enum { STRIPS = 1024, TIE_BITS = 54, RATIO_BITS = 63, HEADER_BYTES = 4, TIE_BYTES = 8 };
+enum { SLOTS = 1024, COARSE = 1024, TIE_BITS = 102, RATIO_BITS = 63, HEADER_BYTES = 4, TIE_BYTES = 13 };
+
+static const long double UNIT = 0x1p-64L;
+static const fb_wide WHOLE = (fb_wide)1 << TIE_BITS;
 
 typedef struct reader {
+    long double sigma;
     fb_gauss *gauss;
     fb_noise *noise;
-    int width_log2, offset_bytes;
-    fb_wide weight[STRIPS]; /* of a strip, in units of 2^-74 */
+    int width_log2, offset_bytes, strips; /* slot `strips` is the tail */
+    fb_wide weight[SLOTS];                /* of a strip, in units of 2^-122 */
     struct {
-        uint32_t header;
-        int tied;  /* 54 bits of 0 follow */
-    } way[STRIPS]; /* to the strip */
+        uint32_t header; /* 0: none yet */
+        int tied;        /* TIE_BYTES of 0 follow */
+    } way[SLOTS];        /* to the strip */
 } reader;
 
-static void read_strips(reader *r)
+static reader *make_reader(double sigma)
 {
-    for (uint32_t header = 0; header < 1 << 20; header++) {
-        rescript(r->noise, 0, HEADER_BYTES, header);
-        rescript(r->noise, HEADER_BYTES, TIE_BYTES, UINT64_MAX);
-        const int64_t slot = header & (STRIPS - 1), other = fb_gauss_draw(r->gauss, r->noise) >> r->width_log2;
-        const int tied = r->noise->position > HEADER_BYTES + (size_t)r->offset_bytes;
-        uint64_t cut = 0;
-        for (int bit = TIE_BITS - 1; tied && bit >= 0; bit--) {
-            const uint64_t below = cut + (UINT64_C(1) << bit);
-            rescript(r->noise, HEADER_BYTES, TIE_BYTES, (below - 1) << 10);
-            cut = fb_gauss_draw(r->gauss, r->noise) >> r->width_log2 == slot ? below : cut;
-        }
-        r->weight[slot] += cut;
-        r->weight[other] += (UINT64_C(1) << TIE_BITS) - cut;
-        if (!tied) {
-            r->way[other].header = header;
-            r->way[other].tied = 0;
-        } else if (cut > 0 && r->way[slot].header == 0) { /* perhaps the only one */
-            r->way[slot].header = header;
-            r->way[slot].tied = 1;
-        }
+    reader *r = NULL;
+    must(FB_ALLOC(r, 1, "reader"));
+    r->sigma = (long double)sigma;
+    r->noise = make_noise(1);
+    must(fb_gauss_create(sigma, &r->gauss));
+    while (ldexp(SLOTS - 1, r->width_log2) < 5.0 * sigma)
+        r->width_log2++;
+    r->offset_bytes = (r->width_log2 + 7) / 8;
+    r->strips = (int)fmax(1.0, ldexp(5.0 * sigma, -r->width_log2));
+    script(r->noise, NULL, 0);
+    return r;
+}
+
+static void free_reader(reader *r)
+{
+    fb_gauss_destroy(&r->gauss);
+    fb_noise_destroy(&r->noise);
+    FB_FREE(r);
+}
+
+/* Where these bits lead; nothing but zeros after them, which stay at the beginning of the tail. */
+static int strip_at(reader *r, int slot, int coarse, fb_wide tie)
+{
+    const fb_wide bits = tie << (8 * TIE_BYTES - TIE_BITS);
+    rescript(r->noise, HEADER_BYTES, 8, (uint64_t)bits);
+    rescript(r->noise, HEADER_BYTES + 8, TIE_BYTES - 8, (uint64_t)(bits >> 64));
+    rescript(r->noise, 0, HEADER_BYTES, (uint64_t)slot | (uint64_t)coarse << 10);
+    const int64_t strip = fb_gauss_draw(r->gauss, r->noise) >> r->width_log2;
+    return strip < r->strips ? (int)strip : r->strips;
+}
+
+static void set_way(reader *r, int strip, int slot, int coarse, int tied)
+{
+    if (r->way[strip].header != 0)
+        return;
+    r->way[strip].header = (uint32_t)(slot | coarse << 10);
+    r->way[strip].tied = tied;
+}
+
+/* The cut of a slot: the 10 bits by trying all, the other 102 by bisection. */
+static void read_slot(reader *r, int slot)
+{
+    int high = -1; /* of the cut */
+    fb_wide low = 0;
+    const int other = strip_at(r, slot, COARSE - 1, WHOLE - 1);
+    if (other == slot) { /* it has the slot for itself */
+        r->weight[slot] += COARSE * WHOLE;
+        set_way(r, slot, slot, COARSE - 1, 0);
+        return;
     }
+    for (int coarse = 0; coarse < COARSE; coarse++)
+        high += strip_at(r, slot, coarse, 0) == slot;
+    for (int bit = TIE_BITS - 1; bit >= 0 && high >= 0; bit--) {
+        const fb_wide below = low + ((fb_wide)1 << bit);
+        low = strip_at(r, slot, high, below - 1) == slot ? below : low;
+    }
+    if (high >= 0)
+        set_way(r, slot, slot, 0, high == 0);
+    set_way(r, other, slot, COARSE - 1, high == COARSE - 1);
+    const fb_wide cut = high < 0 ? 0 : (fb_wide)(unsigned)high * WHOLE + low;
+    r->weight[slot] += cut;
+    r->weight[other] += COARSE * WHOLE - cut;
 }
 
 /* Whether 63 random bits accept the integer. */
@@ -173,7 +219,7 @@ static int accepts(reader *r, int strip, uint64_t offset, uint64_t random)
     const uint32_t squeeze = (uint32_t)(random >> 52) << 20;
     const size_t offset_at = HEADER_BYTES + (r->way[strip].tied ? TIE_BYTES : 0);
     const size_t at = offset_at + (size_t)r->offset_bytes;
-    rescript(r->noise, HEADER_BYTES, TIE_BYTES, 0);
+    script(r->noise, NULL, 0);
     rescript(r->noise, offset_at, r->offset_bytes, offset);
     rescript(r->noise, at, 8, random << 12);
     rescript(r->noise, 0, HEADER_BYTES, r->way[strip].header | squeeze);
@@ -192,51 +238,114 @@ static uint64_t read_ratio(reader *r, int strip, uint64_t offset)
     return ratio + (uint64_t)accepts(r, strip, offset, ratio & INT64_MAX);
 }
 
-/* Total variation between the law of |x| before signs, as read, and that of `sigma`. */
-static long double law_distance(reader *r, double sigma)
+static long double exponent_of(long double x, long double sigma)
 {
-    static long double read[2 * 2 * STRIPS], exact[2 * 2 * STRIPS];
+    return (x / sigma) * (x / sigma) / 2.0L;
+}
+
+/* Of the tail's weight: what a geometric variable of its first ratio makes of its first integer. */
+static long double tail_share(const reader *r, long double sigma)
+{
+    const long double begin = (long double)(r->strips << r->width_log2);
+    return expl(-exponent_of(begin, sigma)) / -expm1l(-begin / sigma / sigma) / (long double)(1 << r->width_log2);
+}
+
+/* The worst relative error of a probability of |x| before signs, as read, over what gauss.c allows, (3 e + 26)
+ * units below the tail and 10 more of its weight, and as much for the same arithmetic here. */
+static long double law_error(reader *r, long double sigma)
+{
     const int width = 1 << r->width_log2;
-    long double read_sum = 0.0L, exact_sum = 0.0L, distance = 0.0L;
-    for (int x = STRIPS * width - 1; x >= 0; x--) {
+    long double sum = tail_share(r, sigma), worst = 0.0L;
+    for (int strip = 0; strip < r->strips; strip++)
+        sum += expl(-exponent_of((long double)(strip * width), sigma));
+    for (int x = 0; x < r->strips * width; x++) {
         const int strip = x / width;
-        const uint64_t ratio = r->weight[strip] == 0 ? 0 : read_ratio(r, strip, (uint64_t)(x % width));
-        read[x] = ldexpl((long double)r->weight[strip], -74) * ldexpl((long double)ratio, -63);
-        exact[x] = expl(-(long double)x * x / (2.0L * (long double)sigma * (long double)sigma));
-        read_sum += read[x];
-        exact_sum += exact[x];
+        const uint64_t ratio = read_ratio(r, strip, (uint64_t)(x % width));
+        const long double e = exponent_of((long double)x, sigma), exact = expl(-e) / sum;
+        const long double read = ldexpl((long double)r->weight[strip], -122) * ldexpl((long double)ratio, -63);
+        worst = fmaxl(worst, fabsl(read / exact - 1.0L) / (6.0L * e + 52.0L));
     }
-    for (int x = 0; x < STRIPS * width; x++)
-        distance += fabsl(read[x] / read_sum - exact[x] / exact_sum);
-    return distance / 2.0L;
+    const long double read = ldexpl((long double)r->weight[r->strips], -122) * sum, e = exponent_of(5.0L, 1.0L);
+    worst = fmaxl(worst, fabsl(read / tail_share(r, sigma) - 1.0L) / (6.0L * e + 72.0L));
+    return worst / UNIT;
 }
 
 static void test_enumeration(void **state)
 {
     (void)state;
-    static const double cases[] = {0.5, 20.0, 103.0, 150.0, 400.0};
+    static const double cases[] = {0.25, 0.5, 20.0, 103.0, 250.0, 600.0};
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
-        reader *r = NULL;
+        reader *r = make_reader(cases[c]);
         fb_wide sum = 0;
-        must(FB_ALLOC(r, 1, "reader"));
-        r->noise = make_noise(1);
-        must(fb_gauss_create(cases[c], &r->gauss));
-        r->width_log2 = cases[c] > 206.0 ? 2 : cases[c] > 103.0;
-        r->offset_bytes = r->width_log2 > 0;
-        script(r->noise, NULL, 0);
-        read_strips(r);
-        for (int i = 0; i < STRIPS; i++)
+        for (int slot = 0; slot < SLOTS; slot++)
+            read_slot(r, slot);
+        for (int i = 0; i < SLOTS; i++) {
             sum += r->weight[i];
-        assert_true(sum == (fb_wide)1 << 74);
-        const long double right = law_distance(r, cases[c]), wrong = law_distance(r, cases[c] * (1.0 + 0x1p-48));
+            assert_true(i <= r->strips || r->weight[i] == 0);
+        }
+        assert_true(sum == (fb_wide)1 << 122);
+        const long double right = law_error(r, r->sigma), wrong = law_error(r, r->sigma * (1.0L + 0x1p-48L));
         if (getenv("FB_VERBOSE"))
-            print_message("sigma %g: %Lg units of 2^-64, %Lg with a wrong sigma\n", cases[c], right * 0x1p64L,
-                          wrong * 0x1p64L);
-        assert_true(right < 23 * 0x1p-64L); /* 14u + 9u of gauss.c */
-        assert_true(wrong > 23 * 0x1p-64L);
-        fb_gauss_destroy(&r->gauss);
-        fb_noise_destroy(&r->noise);
-        FB_FREE(r);
+            print_message("sigma %g: %Lg of what is allowed, %Lg with a wrong sigma\n", cases[c], right, wrong);
+        assert_true(right < 1.0L);
+        assert_true(wrong > 1.0L);
+        free_reader(r);
+    }
+}
+
+/* --- the tail --- */
+
+/* P(X > x) given X >= begin, at x + v - 1, for a sigma whose law is summed, and for a large one. */
+static double beyond(const law *l, double sigma, int64_t begin, int64_t x, double v)
+{
+    if (sigma > SUMMED_UP_TO)
+        return erfc(((double)x - 0.5 + v) / (sigma * sqrt(2.0))) / erfc(((double)begin - 0.5) / (sigma * sqrt(2.0)));
+    return (l->above[x] + (1.0 - v) * l->mass[x]) / l->above[begin - 1];
+}
+
+/* Draws that the first bits send into the tail follow the law there, and are kept as often as they must be; the mutant
+ * keeps all that the geometric variable proposes. */
+static void test_tail(void **state)
+{
+    (void)state;
+    enum { FORCED = 1000000 };
+    static const double cases[] = {20.0, 1e6};
+    for (int c = 0; c < 4; c++) {
+        const double sigma = cases[c / 2];
+        const int mutant = c % 2;
+        reader *r = make_reader(sigma);
+        law *l = make_law(fmin(sigma, SUMMED_UP_TO));
+        fb_noise *noise = make_noise(700 + (uint64_t)c);
+        fb_geometric *geometric = NULL;
+        uniform_sample sample = make_sample();
+        const int64_t begin = (int64_t)r->strips << r->width_log2;
+        const long double rate = (long double)begin / r->sigma / r->sigma;
+        double kept = 0.0;
+        must(fb_geometric_create(rate, &geometric));
+        for (int i = 0; i < FORCED; i++) {
+            fb_noise_reserve(noise, 256);
+            memset(noise->buffer + noise->position, 0, HEADER_BYTES + TIE_BYTES);
+            memcpy(noise->buffer + noise->position, &(uint32_t){(uint32_t)r->strips}, HEADER_BYTES);
+            const int64_t x =
+                mutant ? begin + (int64_t)fb_geometric_draw(geometric, noise) : llabs(fb_gauss_draw(r->gauss, noise));
+            if (x < begin)
+                continue; /* not kept, and all was drawn again */
+            kept += 1.0;
+            add_uniform(&sample, 1.0 - beyond(l, sigma, begin, x, randomise(&sample)));
+        }
+        double p = 0.0;
+        for (int64_t y = 0; y < 4 * begin && (double)(rate * y) < 40.0; y++)
+            p += exp(-(double)y * (double)rate - (double)y / sigma * (double)y / sigma / 2.0) * -expm1(-(double)rate);
+        if (mutant) {
+            must_be_rejected(judge(&sample), "tail, all kept", sigma);
+        } else {
+            must_pass(judge(&sample), "tail", sigma);
+            assert_true(fabs(kept / FORCED - p) < Z_TWO_SIDED * sqrt(p * (1.0 - p) / FORCED));
+        }
+        fb_geometric_destroy(&geometric);
+        fb_noise_destroy(&noise);
+        FB_FREE(l);
+        free_reader(r);
     }
 }
 
@@ -261,7 +370,7 @@ static void test_scripted_sign(void **state)
 static void test_golden(void **state)
 {
     (void)state;
-    static const int64_t expected[4] = {334137756, -984199883, -320772884, 728869163};
+    static const int64_t expected[4] = {174754204, -816427723, -169777940, 368159019};
     fb_gauss *gauss = NULL;
     fb_noise *noise = make_noise(2026);
     must(fb_gauss_create(1e9, &gauss));
@@ -278,12 +387,14 @@ static void test_extreme_sigmas(void **state)
     enum { FEW = 100000 };
     fb_gauss *gauss = NULL;
     fb_noise *noise = make_noise(600);
-    must(fb_gauss_create(0x1p-6, &gauss));
-    for (int i = 0; i < 1000; i++)
-        assert_int_equal(fb_gauss_draw(gauss, noise), 0);
+    double ones = 0.0, squares = 0.0;
+    must(fb_gauss_create(FB_GAUSS_SIGMA_MIN, &gauss));
+    for (int i = 0; i < FEW; i++)
+        ones += fabs((double)fb_gauss_draw(gauss, noise));
+    const double p = 2.0 * exp(-8.0) / (1.0 + 2.0 * exp(-8.0));
+    assert_true(fabs(ones / FEW - p) < Z_TWO_SIDED * sqrt(p / FEW));
     fb_gauss_destroy(&gauss);
-    must(fb_gauss_create(0x1p56, &gauss));
-    double squares = 0.0;
+    must(fb_gauss_create(FB_GAUSS_SIGMA_MAX, &gauss));
     for (int i = 0; i < FEW; i++) {
         const int64_t x = fb_gauss_draw(gauss, noise);
         assert_true(llabs(x) < INT64_C(1) << 62);
@@ -292,42 +403,41 @@ static void test_extreme_sigmas(void **state)
     assert_true(fabs(squares / FEW - 1.0) < Z_TWO_SIDED * sqrt(2.0 / FEW));
     fb_gauss_destroy(&gauss);
     fb_noise_destroy(&noise);
-    const double refused[] = {0.0, -1.0, 0x1.fffffffffffffp-7, 0x1.0000000000001p56, (double)INFINITY, (double)NAN};
+    const double refused[] = {0.0, -1.0, 0x1.fffffffffffffp-3, 0x1.0000000000001p56, (double)INFINITY, (double)NAN};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
-        must_fail(fb_gauss_create(refused[i], &gauss), "2^-6", "at most 2^56");
+        must_fail(fb_gauss_create(refused[i], &gauss), "from 1/4 to 2^56");
     assert_null(gauss);
 }
 
 /* --- the continuous one, rounded --- */
 
-/* The total variation itself, added up. */
-static double distance_to_rounded(double sigma)
+/* The largest |log| of the ratio of the two laws of an integer, where that is above 2^-1000. */
+static double ratio_to_rounded(double sigma)
 {
-    double sum = 0.0, distance = 0.0;
-    const int reach = (int)(12.0 * sigma) + 3;
-    for (int x = -reach; x <= reach; x++)
+    double sum = 0.0, worst = 0.0;
+    const int reach = (int)(37.0 * sigma);
+    for (int x = -reach - 3; x <= reach + 3; x++)
         sum += exp(-(double)x * x / (2.0 * sigma * sigma));
     for (int x = 0; x <= reach; x++) {
         const double mass = exp(-(double)x * x / (2.0 * sigma * sigma)) / sum, unit = sigma * sqrt(2.0);
         const double rounded = 0.5 * (erfc((x - 0.5) / unit) - erfc((x + 0.5) / unit));
-        distance += (x == 0 ? 1.0 : 2.0) * fabs(mass - rounded);
+        worst = fmax(worst, fabs(log(mass / rounded)));
     }
-    return distance / 2.0;
+    return worst;
 }
 
-static void test_distance_to_continuous(void **state)
+static void test_ratio_to_continuous(void **state)
 {
     (void)state;
-    for (double sigma = 0.05; sigma < 60.0; sigma *= 1.03) {
-        const double bound = fb_gauss_tv_continuous(sigma), distance = distance_to_rounded(sigma);
+    for (double sigma = 0.25; sigma < 200.0; sigma *= 1.03) {
+        const double bound = fb_gauss_to_continuous(sigma), ratio = ratio_to_rounded(sigma);
         if (getenv("FB_VERBOSE"))
-            print_message("sigma %g: %g, bound %g\n", sigma, distance, bound);
-        assert_true(bound >= distance && bound <= 1.0);
-        if (sigma > 0.5)
-            assert_true(bound < distance * (1.0 + 1.0 / sigma)); /* and near: the leading term is right */
+            print_message("sigma %g: %g, bound %g\n", sigma, ratio, bound);
+        assert_true(bound >= ratio);
+        if (sigma > 32.0)
+            assert_true(bound < 1.1 * ratio); /* and near */
     }
-    assert_true(fabs(fb_gauss_tv_continuous(1e4) * 1e8 / 0.0201646 - 1.0) < 1e-4);
-    assert_true(fb_gauss_tv_continuous(1e-3) == 1.0);
+    assert_true(fabs(fb_gauss_to_continuous(1e4) * 1e8 / (1400.0 / 24.0) - 1.0) < 1e-9);
 }
 
 int main(void)
@@ -338,10 +448,11 @@ int main(void)
         cmocka_unit_test(test_sign_errors_are_rejected),
         cmocka_unit_test(test_no_correlation),
         cmocka_unit_test(test_enumeration),
+        cmocka_unit_test(test_tail),
         cmocka_unit_test(test_scripted_sign),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_extreme_sigmas),
-        cmocka_unit_test(test_distance_to_continuous),
+        cmocka_unit_test(test_ratio_to_continuous),
         cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("gauss", tests, NULL, NULL);

@@ -4,6 +4,7 @@
  * by enumeration. The chi-square of what fb_release selects is judged at 1e-6, and the same statistic rejects broken
  * forms of the algorithm, written out here.
  */
+#include "privacy/laplace.h"
 #include "privacy/mechanism.h"
 #include "testing.h"
 

@@ -17,7 +17,7 @@
 
 enum { CASES = 6, SIDE = 12, HOSPITAL = 4, ROUND = 3, VOXELS = 8 * 8 * 8 };
 
-#define NOISELESS 0x1p-32 /* times the clip: below one step of the grid */
+#define NOISELESS 0x1p-31 /* times the clip: a quarter of a step of the grid or more, the least there is */
 
 /* --- a hospital of CASES phantoms, a network, a trainer --- */
 

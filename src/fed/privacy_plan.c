@@ -298,16 +298,6 @@ static fb_status plan_dpsgd(const fb_config *config, int64_t n, const int64_t *t
 
 /* --- what is claimed --- */
 
-double fb_privacy_plan_distance(const fb_privacy_plan *plan)
-{
-    const fb_event *events = is_dpsgd(plan) ? &plan->dpsgd[plan->worst].event : plan->budget.events;
-    const int count = is_dpsgd(plan) ? 1 : plan->budget.event_count;
-    double distance = 0.0;
-    for (int i = 0; i < count; i++)
-        distance += events[i].tv * (double)events[i].count * (double)plan->releases;
-    return distance;
-}
-
 static fb_status find_worst(fb_privacy_plan *plan)
 {
     fb_spent spent;
@@ -331,8 +321,6 @@ static fb_status find_failure(const fb_config *config, fb_privacy_plan *plan)
         plan->formal_failure = plan->guarantee->reason;
     else if (strcmp(config->privacy_key, "seed") == 0)
         plan->formal_failure = "the noise comes from the seed: this run simulates the mechanism";
-    else if (fb_privacy_plan_distance(plan) >= 1.0)
-        plan->formal_failure = "the rounding of the noise's probabilities adds up to delta = 1 over the planned rounds";
     else if (!isfinite(spent.epsilon))
         plan->formal_failure = "no accountant reaches privacy.delta: the planned rounds have no finite epsilon there";
     else if (config->train_momentum == FB_MOMENTUM_AVERAGE && !is_dpsgd(plan))

@@ -42,9 +42,6 @@ void fb_privacy_plan_destroy(fb_privacy_plan **plan);
  * are kept, so asking again costs nothing. */
 fb_status fb_privacy_plan_spent(fb_privacy_plan *plan, int hospital, int64_t releases, fb_spent *out) FB_MUST_USE;
 
-/* Total-variation distance from the ideal noise over the planned rounds, by the rounded tables it is drawn from. */
-double fb_privacy_plan_distance(const fb_privacy_plan *plan);
-
 /* What the guarantee takes for granted, one sentence each (reader, public constants, selection, ...): the i-th, or NULL
  * after the last. */
 const char *fb_privacy_plan_assumption(const fb_privacy_plan *plan, int i);

@@ -65,19 +65,6 @@ static void print_accountants(const fb_spent *spent, FILE *stream)
     fprintf(stream, " (-: does not apply); the least is valid\n");
 }
 
-/* Why there is no finite total, or why the asked one is not used up. */
-static void print_room(const fb_privacy_plan *plan, const fb_spent *all, FILE *stream)
-{
-    const double distance = fb_privacy_plan_distance(plan);
-    if (isfinite(all->epsilon))
-        fprintf(stream, "privacy: WARNING: of the asked total %g only %.6g is used: less noise has no finite total\n",
-                plan->asked, all->epsilon);
-    fprintf(stream,
-            "privacy: the tables from which the noise is drawn are off by %.3g over the planned rounds, which at delta "
-            "%g leaves room for totals below about %.3g\n",
-            distance, plan->delta, distance > 0.0 ? fmax(0.0, log(plan->delta / distance)) : INFINITY);
-}
-
 static fb_status print_spending(fb_privacy_plan *plan, FILE *stream)
 {
     fb_spent one, all;
@@ -88,8 +75,9 @@ static fb_status print_spending(fb_privacy_plan *plan, FILE *stream)
             one.epsilon, all.epsilon, (long long)plan->releases, plan->delta,
             isfinite(all.epsilon) ? fb_accountant_name(all.accountant) : "none");
     print_accountants(&all, stream);
-    if (!isfinite(all.epsilon) || all.epsilon < 0.99 * plan->asked)
-        print_room(plan, &all, stream);
+    if (all.epsilon < 0.99 * plan->asked)
+        fprintf(stream, "privacy: WARNING: of the asked total %g only %.6g is used: there is no less noise than this\n",
+                plan->asked, all.epsilon);
     return FB_OK;
 }
 

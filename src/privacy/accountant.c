@@ -1,16 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
- *
- * What samplers' tables add. M is what is drawn, I the ideal, their total-variation distance t. For every set S and
- * neighbours M, M': P(M in S) <= P(I in S) + t <= e^epsilon P(I' in S) + delta' + t <= e^epsilon P(M' in S) + delta' +
- * (1 + e^epsilon) t. That is the price with the epsilon of the whole history, of which a large one leaves nothing.
- *
- * Where one ideal event is e-DP there is another, of which the lesser is taken. A real event is (e, d)-DP with
- * d = (1 + e^e) t. Accountants that know no more of it than e compose leaky randomised responses, which reveal all with
- * probability d (Kairouz, Oh & Viswanath 2015): the leaks add up. Those that use the curve H of the ideal event: the
- * real event's is at most H(x) + d for every x (below e by the first paragraph; beyond, H(x) >= 0 and the real one's is
- * at most d). That of the ideal pair with a leak of d / (1 - H(0)) is at least as much, and H(0) <= tanh(e / 2): a leak
- * of d (1 + e^e) / 2. A dominated event is a randomised function of the dominating pair, so this holds adaptively.
- */
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "privacy/accountant.h"
 
 #include "core/mem.h"
@@ -18,7 +6,7 @@
 
 #include <math.h>
 
-static const double COUNT_MAX = 0x1p53, RATIO_MAX = 1e100, EPSILON_MIN = 1e-18;
+static const double COUNT_MAX = 0x1p53, RATIO_MAX = 1e100;
 
 const char *fb_accountant_name(fb_accountant accountant)
 {
@@ -26,7 +14,7 @@ const char *fb_accountant_name(fb_accountant accountant)
     return names[accountant];
 }
 
-/* --- the history ------------------------------------------------------------------------------------------------- */
+/* --- the history --- */
 
 static fb_status check_number(int event, const char *what, double value, double least, double most)
 {
@@ -46,8 +34,8 @@ static fb_status check_event(fb_relation relation, int i, const fb_event *e)
         FB_TRY(check_number(i, "epsilon", e->epsilon, 0, RATIO_MAX));
     }
     FB_TRY(check_number(i, "count", (double)e->count, 0, COUNT_MAX));
-    FB_TRY(check_number(i, "tv", e->tv, 0, 1));
-    FB_TRY(check_number(i, "tv_continuous", e->tv_continuous, 0, 1));
+    FB_TRY(check_number(i, "rounding", e->rounding, 0, RATIO_MAX));
+    FB_TRY(check_number(i, "to_continuous", e->to_continuous, 0, RATIO_MAX));
     FB_TRY(check_number(i, "rate", e->rate, 0x1p-60, 1));
     if (e->rate < 1 && e->kind != FB_EVENT_GAUSSIAN)
         return FB_USAGE("privacy accounting: event %d: rate is %g, must be 1: only the Gaussian of a sample is known",
@@ -62,8 +50,8 @@ static fb_status check_event(fb_relation relation, int i, const fb_event *e)
 static fb_cost cost_of(const fb_event *e)
 {
     fb_cost cost = {.kind = e->kind, .count = (double)e->count, .epsilon = INFINITY, .rate = e->rate};
-    cost.tv = cost.count * e->tv;
-    cost.tv_continuous = cost.count * e->tv_continuous;
+    cost.rounding = cost.count * e->rounding;
+    cost.to_continuous = cost.count * e->to_continuous;
     if (e->kind == FB_EVENT_GAUSSIAN) {
         cost.mu = e->sensitivity / e->scale;
         return cost;
@@ -72,7 +60,7 @@ static fb_cost cost_of(const fb_event *e)
     cost.shift = floor(e->sensitivity); /* by how much an integer can change */
     cost.epsilon = cost.shift / cost.scale;
     if (e->kind != FB_EVENT_LAPLACE) {
-        cost.epsilon = fmax(e->epsilon, e->tv > 0 ? EPSILON_MIN : 0);
+        cost.epsilon = e->epsilon;
         cost.scale = 1 / cost.epsilon;
         cost.shift = 1;
     }
@@ -85,7 +73,7 @@ static int same(const fb_cost *a, const fb_cost *b)
            a->mu == b->mu && a->rate == b->rate;
 }
 
-/* Merges equal events; leaves out those that neither cost nor are off. */
+/* Merges equal events; leaves out those that cost nothing. */
 static fb_status costs_make(const fb_history *history, fb_costs *out)
 {
     if (history->relation != FB_REPLACE_ONE && history->relation != FB_ADD_REMOVE)
@@ -105,49 +93,23 @@ static fb_status costs_make(const fb_history *history, fb_costs *out)
             continue;
         }
         out->cost[k].count += cost.count;
-        out->cost[k].tv += cost.tv;
-        out->cost[k].tv_continuous += cost.tv_continuous;
+        out->cost[k].rounding += cost.rounding;
+        out->cost[k].to_continuous += cost.to_continuous;
     }
     return FB_OK;
 }
 
-/* --- what the samplers' tables add ----------------------------------------------------------------------------------
- */
+/* --- the accountants --- */
 
-static double added_delta(const fb_costs *costs, fb_accountant accountant, double epsilon)
-{
-    double whole = 1 + exp(epsilon), sum = 0;
-    for (int i = 0; i < costs->n; i++) {
-        const fb_cost *c = &costs->cost[i];
-        int known = accountant <= FB_ACCOUNTANT_KOV || c->kind == FB_EVENT_PURE;
-        double one = 1 + exp(c->epsilon), leak = known ? one : one * one / 2;
-        sum += c->tv > 0 ? c->tv * fmin(whole, leak) : 0;
-        if (accountant == FB_ACCOUNTANT_PLD && c->tv_continuous > 0)
-            sum += c->tv_continuous * whole;
-    }
-    return sum;
-}
-
-/* The least epsilon that leaves room for what the tables add at it, by iteration from below; the last step shows that
- * the answer is one. */
+/* An accountant's epsilon of the ideal history, and what the samplers' tables add. */
 static double least_epsilon(const fb_costs *costs, fb_accountant accountant, fb_epsilon_at *at, const void *state,
                             double delta)
 {
-    double epsilon = at(state, delta);
-    for (int i = 0; i < 100 && epsilon < INFINITY; i++) {
-        double tried = i ? epsilon * (1 + 1e-9) : epsilon;
-        double room = delta - added_delta(costs, accountant, tried);
-        if (!(room >= 0))
-            return INFINITY;
-        epsilon = at(state, room);
-        if (epsilon <= tried)
-            return tried;
-    }
-    return INFINITY;
+    double r = 0;
+    for (int i = 0; i < costs->n; i++)
+        r += costs->cost[i].rounding + (accountant == FB_ACCOUNTANT_PLD ? costs->cost[i].to_continuous : 0);
+    return at(state, delta * exp(-r)) + 2 * r;
 }
-
-/* --- the accountants
- * -------------------------------------------------------------------------------------------------- */
 
 static fb_status account_pld(const fb_costs *costs, double delta, double *epsilon)
 {
@@ -231,8 +193,7 @@ fb_status fb_account(const fb_history *history, double delta, fb_spent *out)
     return status;
 }
 
-/* --- calibration
- * ------------------------------------------------------------------------------------------------------ */
+/* --- calibration --- */
 
 typedef struct search {
     fb_history history;

@@ -12,14 +12,17 @@
  *   pld       privacy loss distributions (Koskela et al. 2020; Meiser & Mohammadi 2018), discretised pessimistically; a
  *             bounded range counts as a pure epsilon; Gaussians alone, without sampling, exactly (Balle & Wang 2018)
  *
- * The mechanisms are the discrete ones that noise.h and gauss.h draw. A discrete Gaussian of standard deviation sigma
+ * The mechanisms are the discrete ones that laplace.h and gauss.h draw. A discrete Gaussian of standard deviation sigma
  * on Z^d has the zCDP and, for integer shifts and integer orders, exactly the (subsampled) Renyi divergences of the
- * continuous one; the privacy loss distribution of the continuous Gaussian covers it with the total-variation distance
- * `tv_continuous` per event added to delta. What the samplers' rounded tables add is `tv` per event. A history whose
- * summed distance t is above 0 spends (epsilon, delta' + (1 + e^epsilon) t) where the ideal one spends
- * (epsilon, delta'): the accountants find the least epsilon for which this is at most the asked delta. An event that is
- * e-DP in its ideal form adds at most (1 + e^e)^2 t / 2, (1 + e^e) t where no more than e is used of it, whatever the
- * epsilon of the history (accountant.c). Rounding is on the safe side, or below a relative 1e-12 of epsilon.
+ * continuous one; the privacy loss distribution of the continuous Gaussian covers it with `to_continuous`.
+ *
+ * What the samplers' tables add. An event's law is the ideal one up to a factor within e^+-rounding for every value
+ * (noise.h), whatever came before, so that the law of a whole history is, up to e^+-r, r the sum over its events. For
+ * every set S and neighbours M, M' of ideal forms I, I',
+ *   P(M in S) <= e^r P(I in S) <= e^r (e^epsilon P(I' in S) + delta) <= e^(2 r + epsilon) P(M' in S) + e^r delta:
+ * the history spends (epsilon + 2 r, delta) where the ideal one spends (epsilon, delta e^-r). pld adds to_continuous to
+ * r in the same way. Rounding of the accountants' own arithmetic is on the safe side, or below a relative 1e-12 of
+ * epsilon.
  */
 #pragma once
 
@@ -45,7 +48,8 @@ typedef struct fb_event {
     double epsilon;            /* PURE, BOUNDED_RANGE */
     double scale, sensitivity; /* LAPLACE, GAUSSIAN, in grid steps */
     double rate;               /* GAUSSIAN: in (0, 1]; 1: no sampling. Others: 1 */
-    double tv, tv_continuous;  /* total-variation distance of one event from the ideal; see above */
+    double rounding;           /* log of the factor by which samplers may miss the ideal law of one event; see above */
+    double to_continuous;      /* GAUSSIAN: the same between the discrete and the continuous one, rounded */
     int64_t count;             /* how often, in sequence and adaptively */
 } fb_event;
 

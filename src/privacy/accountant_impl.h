@@ -13,11 +13,11 @@
 typedef struct fb_cost {
     fb_event_kind kind;
     double count;
-    double epsilon;           /* pure; INFINITY for a Gaussian */
-    double scale, shift;      /* Laplace: loss between -shift / scale and shift / scale; shift is an integer */
-    double mu;                /* Gaussian: shift over standard deviation */
-    double rate;              /* Gaussian: of the Poisson sample */
-    double tv, tv_continuous; /* of all `count` events together */
+    double epsilon;                 /* pure; INFINITY for a Gaussian */
+    double scale, shift;            /* Laplace: loss between -shift / scale and shift / scale; shift is an integer */
+    double mu;                      /* Gaussian: shift over standard deviation */
+    double rate;                    /* Gaussian: of the Poisson sample */
+    double rounding, to_continuous; /* of all `count` events together */
 } fb_cost;
 
 typedef struct fb_costs {

@@ -5,6 +5,7 @@
 #include "core/mem.h"
 #include "privacy/audit_release.h"
 #include "privacy/grid.h"
+#include "privacy/laplace.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -222,7 +223,6 @@ static fb_status prepare(fb_audit_broken *b, int64_t n, uint64_t seed)
                                     .width = twice ? 2 * n : n,
                                     .clip_grid = b->budget.clip_grid,
                                     .epsilon = charged * b->budget.epsilon_round,
-                                    .delta = charged * b->budget.delta_round,
                                     .run = run,
                                     .state = b};
     return FB_OK;

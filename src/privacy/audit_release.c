@@ -3,6 +3,7 @@
 
 #include "core/mem.h"
 #include "privacy/grid.h"
+#include "privacy/laplace.h"
 #include "privacy/svt.h"
 
 struct fb_audit_release {
@@ -95,7 +96,6 @@ static fb_status prepare(fb_audit_release *r, int64_t n, uint64_t seed, int repe
                                     .width = n,
                                     .clip_grid = r->budget.clip_grid,
                                     .epsilon = r->budget.epsilon_round,
-                                    .delta = r->budget.delta_round,
                                     .run = fast ? release_fast : call_release,
                                     .state = r};
     return FB_OK;

@@ -19,7 +19,6 @@ __extension__ typedef unsigned __int128 wide;
 enum { CLIP_BITS = 30, CLIP_LOG2_MAX = 64 }; /* of the clip on the grid; of clip_norm, either way */
 static const uint32_t INFINITY_BITS = 0x7f800000;
 static const double STEPS_MAX = 0x1p24 - 1.0; /* of the server's weights */
-static const double SIGMA_MIN = 0x1p-6, SIGMA_MAX = 0x1p56;
 
 /* --- the plan --- */
 
@@ -70,9 +69,9 @@ static fb_status plan_noise(fb_dpsgd_plan *plan)
     plan->grid_log2 = exponent - CLIP_BITS;
     plan->clip_grid = (int64_t)ldexp(fraction, CLIP_BITS);
     plan->sigma = nextafter(plan->spec.noise_multiplier * (double)plan->clip_grid, INFINITY);
-    if (!(plan->sigma >= SIGMA_MIN && plan->sigma <= SIGMA_MAX))
+    if (!(plan->sigma >= FB_GAUSS_SIGMA_MIN && plan->sigma <= FB_GAUSS_SIGMA_MAX))
         return FB_USAGE("privacy.noise_multiplier = %g: must lie from %.3g to %.3g", plan->spec.noise_multiplier,
-                        ldexp(SIGMA_MIN, 1 - CLIP_BITS), ldexp(SIGMA_MAX, -CLIP_BITS));
+                        ldexp(FB_GAUSS_SIGMA_MIN, 1 - CLIP_BITS), ldexp(FB_GAUSS_SIGMA_MAX, -CLIP_BITS));
     return FB_OK;
 }
 
@@ -87,8 +86,8 @@ fb_status fb_dpsgd_plan_make(const fb_dpsgd_spec *spec, fb_dpsgd_plan *out)
                             .scale = plan.sigma,
                             .sensitivity = (double)plan.clip_grid,
                             .rate = plan.rate,
-                            .tv = fmin(1.0, n * FB_GAUSS_TV_PER_DRAW),
-                            .tv_continuous = fmin(1.0, n * fb_gauss_tv_continuous(plan.sigma)),
+                            .rounding = n * FB_NOISE_RELATIVE_ERROR,
+                            .to_continuous = n * fb_gauss_to_continuous(plan.sigma),
                             .count = plan.steps};
     *out = plan;
     return FB_OK;

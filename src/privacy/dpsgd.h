@@ -7,7 +7,7 @@
  * the noise (optimiser, sharing of the largest, averaging of Adam's moments) is post-processing.
  *
  * Grid: clip_norm / 2^g in [2^29, 2^30), so that the noise (sigma = noise_multiplier * clip) is close enough to a
- * continuous Gaussian for its accountants (accountant.h, tv_continuous).
+ * continuous Gaussian for its accountants (accountant.h, to_continuous).
  */
 #pragma once
 

@@ -14,9 +14,8 @@ enum { FACTOR_BITS = 32 };
 
 double fb_exponential_score_max(const fb_budget *budget)
 {
-    const double count = (double)budget->count;
-    const double epsilon = budget->epsilon_query / count - 8.0 * sqrt(count) * FB_GUMBEL_ERROR;
-    return ldexp(epsilon / 2.0 * (1.0 - 0x1p-50), FB_GUMBEL_FRACTION_BITS); /* less what the line above rounds */
+    const double half = budget->epsilon_query / (double)budget->count / 2.0;
+    return ldexp(half * (1.0 - 0x1p-50), FB_GUMBEL_FRACTION_BITS); /* less what the line above rounds */
 }
 
 fb_status fb_exponential_select(const fb_budget *budget, fb_noise *noise, uint32_t attempt, uint32_t round,

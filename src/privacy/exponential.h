@@ -8,18 +8,8 @@
  *
  * Rounding. Scores are integers s_i in 0..S in steps of the Gumbel noise's grid, a monotone function of |q_i|, and S is
  * at most half of e' in these steps: whatever rounding does to a score, it changes by at most S. The noise is off by at
- * most h = FB_GUMBEL_ERROR, which multiplies the probability of a set by a factor within e^+-r, r = 2 c h (gumbel.h).
- *
- *   - Pure: 4 c h more.
- *
- *   - zCDP: two such factors beside the exact mechanism, each r^2 / 2 zCDP (Bun & Steinke 2016, proposition 3.3); by
- * the triangle inequality of zCDP, under which its square roots add, the release is c e"^2 / 8 zCDP with e" = e' + 8
- * sqrt(c) h, and c e"-DP too.
- *
- * S is therefore made for e' = epsilon_query / c - 8 sqrt(c) h, and what is spent is epsilon_query: in all, or as zCDP
- * of c bounded ranges of epsilon_query / c. An accountant that composes the c draws by another curve (KOV, Renyi, PLD)
- * does so for the exact mechanism: whatever (epsilon, delta) that has, the release has (epsilon + 4 c h, delta e^(2 c
- * h)), 4e-7 a round at c = 1e5.
+ * most h = FB_GUMBEL_ERROR, which multiplies the probability of a set by a factor within e^+-(2 c h) (gumbel.h): a
+ * rounding of 2 h in each of the c events that the accountants compose.
  */
 #pragma once
 
@@ -27,7 +17,7 @@
 
 #define FB_EXPONENTIAL_SCORE_LIMIT 0x1p60
 
-/* S of a budget whose count and epsilon_query are set, not yet rounded down to an integer; may be negative. */
+/* S of a budget whose count and epsilon_query are set, not yet rounded down to an integer. */
 double fb_exponential_score_max(const fb_budget *budget);
 
 /* Selects budget->count coordinates of grid (n), |grid| <= clip_grid, into index (count), ascending. */

@@ -7,8 +7,6 @@
 
 #include "privacy/alias.h"
 
-__extension__ typedef __int128 fb_signed_wide;
-
 static inline uint64_t fb_fixed_mul_high(uint64_t a, uint64_t b)
 {
     return (uint64_t)((fb_wide)a * b >> 64);

@@ -2,24 +2,25 @@
  *
  * Discrete Gaussian noise on the integers, P(x) proportional to exp(-x^2 / (2 sigma^2)) (Canonne, Kamath & Steinke
  * 2020), by Walker's alias method instead of their rejection from a discrete Laplace. Integer arithmetic on the key
- * stream of noise.h: no floating-point number touches the output. The total-variation error of a draw is at most
- * FB_GAUSS_TV_PER_DRAW (derivation in gauss.c) and is added to delta.
+ * stream of noise.h: no floating-point number touches the output. Probabilities are right to FB_NOISE_RELATIVE_ERROR
+ * (derivation in gauss.c).
  */
 #pragma once
 
 #include "privacy/noise.h"
 
-#define FB_GAUSS_TV_PER_DRAW 0x1p-57
+#define FB_GAUSS_SIGMA_MIN 0.25 /* grid steps */
+#define FB_GAUSS_SIGMA_MAX 0x1p56
 
 typedef struct fb_gauss fb_gauss; /* the tables of one sigma */
 
-/* sigma in grid steps, in [2^-6, 2^56]. Errors: out of range (value and limit named). */
+/* sigma in grid steps, from FB_GAUSS_SIGMA_MIN to FB_GAUSS_SIGMA_MAX. Errors: out of range (value and limits named). */
 fb_status fb_gauss_create(double sigma, fb_gauss **out) FB_MUST_USE;
 void fb_gauss_destroy(fb_gauss **gauss);
 
 /* One draw; |result| < 2^62. */
 int64_t fb_gauss_draw(const fb_gauss *gauss, fb_noise *noise);
 
-/* Total-variation distance of the discrete Gaussian from the continuous one rounded to the nearest integer, one
- * coordinate: at most this (derivation in gauss.c). At most 1. */
-double fb_gauss_tv_continuous(double sigma);
+/* The continuous Gaussian rounded to the nearest integer gives every integer the probability of the discrete one, up to
+ * a factor within e^+-(this), as long as that is not below 2^-1000 (derivation in gauss.c). */
+double fb_gauss_to_continuous(double sigma);

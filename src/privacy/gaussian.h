@@ -4,7 +4,7 @@
  * whatever dw is, so that replacing a hospital's data changes them by at most 2 clip_norm_grid in L2 norm.
  *
  * Grid: clip_norm / 2^g in [2^29, 2^30), but g is at least FB_GRID_LOG2_MIN: the noise is wide enough in grid steps to
- * be close to a continuous Gaussian (accountant.h, tv_continuous). A vector beyond the norm is scaled by the integer
+ * be close to a continuous Gaussian (accountant.h, to_continuous). A vector beyond the norm is scaled by the integer
  * factor floor(2^62 C / r) / 2^62 <= C / r, r the least integer not below its norm, and every coordinate rounded toward
  * zero: neither can raise the norm above C. It is checked again.
  */

@@ -2,26 +2,30 @@
  *
  * E = K ln 2 - ln(1 - y): K geometric, the zeros before the first 1 of a random string, and y uniform in (0, 1/2), of
  * which 56 random bits give the cell of width 2^-57 and the cell's middle stands for it. When K = 0 and y < 2^-8, E has
- * fewer good bits; then 64 random bits are appended to y and ln(-ln(1 - y)) = ln(y) + ln(1 + y/2 + y^2/3 + ...). The
- * exact variable that a draw is compared with has the same K and a y whose first bits these are.
+ * fewer good bits; then 64 random bits are appended to y, and 64 more while nothing but zeros was before them, and
+ * ln(-ln(1 - y)) = ln(y) + ln(1 + y/2 + y^2/3 + ...). The exact variable that a draw is compared with has the same K
+ * and a y whose first bits these are.
  *
  * Error of a draw:
  *   - negative_log: the series of log(1 + r), |r| < 2^-7.9, is cut after r^6, 2^-58; the 9 bits of the argument that
- * are dropped, 2^-54; roundings and the table, 2^-60: below 2^-53.
- *   - E, at least 2^-8 here: that, 2^-57 for a rounding, K ln 2 relatively 2^-56, and 2^-57 for the middle of the cell
- *     (half its width, magnified by 1 / (1 - y) <= 2): below 2^-52, relatively 2^-44.
- *   - With K = 0 and y < 2^-8: y by 2^-42 unless it is below 2^42 units of 2^-121, an event of probability 2^-79; the
- *     series cut after y^6 / 7 by 2^-59 and roundings by 2^-60, relatively.
- *   - G: negative_log again, a shift of at most 120 times ln 2 rounded to 2^-56 by 2^-49, and half a unit of the
- * result, 2^-41. In all below 2^-41 + 2^-41 = FB_GUMBEL_ERROR. K stops at 120, which is another event of probability
- * 2^-120; both are covered by FB_GUMBEL_TV_PER_DRAW.
+ *     are dropped, 2^-54; roundings and the table, 2^-60: below 2^-53.
+ *   - E, at least 2^-8 here: that, 2^-57 for a rounding, K ln 2 relatively 2^-47, and 2^-57 for the middle of the cell
+ *     (half its width, magnified by 1 / (1 - y) <= 2): below 2^-52, relatively 2^-44, or 2^-46 where K is large.
+ *   - With K = 0 and y < 2^-8: y relatively by 2^-63; the series cut after y^6 / 7 by 2^-59 and roundings by 2^-60,
+ *     relatively.
+ *   - G: negative_log again, a shift of at most 1100 times ln 2 rounded to 2^-56 by 2^-46, and half a unit of the
+ *     result, 2^-41. In all below 2^-41 + 2^-41 = FB_GUMBEL_ERROR.
+ *   - K stops at 1016, and y at 2^-1020: two events of probability below 2^-1000.
  */
 #include "privacy/gumbel.h"
 
 #include "privacy/fixed.h"
 #include "privacy/noise_stream.h"
 
-enum { CELL_BITS = 7, Y_BITS = 57, WORD_BYTES = 8, ZERO_BYTES_MAX = 15 };
+enum { CELL_BITS = 7, Y_BITS = 57, WORD_BYTES = 8, ZERO_BYTES_MAX = 127 };
+
+static const int EXPONENT_MIN = -960;    /* of y, below which no more bits are read */
+static const uint64_t ZEROS_SMALL = 120; /* E is below 128 */
 
 static const int64_t LN_2_Q56 = INT64_C(0xB17217F7D1CF79);
 static const uint64_t LN_2_Q57 = UINT64_C(0x162E42FEFA39EF3);
@@ -97,16 +101,18 @@ static int64_t negative_log(uint64_t m)
 /* G = -ln(2^exponent * m / 2^64) */
 static int64_t finish(uint64_t m, int exponent)
 {
-    const int64_t g = (negative_log(m) >> 7) - exponent * LN_2_Q56;
+    const fb_signed_wide g = (negative_log(m) >> 7) - (fb_signed_wide)exponent * LN_2_Q56;
     const int drop = 56 - FB_GUMBEL_FRACTION_BITS;
-    return (g + (INT64_C(1) << (drop - 1))) >> drop;
+    return (int64_t)((g + (INT64_C(1) << (drop - 1))) >> drop);
 }
 
 /* K = 0 and y < 2^-8, whose first 56 bits after a 0 are given. */
 static int64_t draw_small(uint64_t top, fb_noise *noise)
 {
+    int exponent = 64 - Y_BITS;
+    for (; top == 0 && exponent > EXPONENT_MIN; exponent -= 64)
+        top = fb_noise_word(noise);
     fb_wide y = (fb_wide)top << 64 | fb_noise_word(noise);
-    int exponent = 128 - (Y_BITS + 64);
     y += y == 0;
     for (; y >> 127 == 0; y <<= 1)
         exponent--;
@@ -140,7 +146,8 @@ int64_t fb_gumbel_draw(fb_noise *noise)
     if (__builtin_expect(zeros == 0 && top < UINT64_C(1) << (Y_BITS - 8), 0))
         return draw_small(top, noise);
     const uint64_t rest = -((top << 7) + (1 << 6)); /* 1 - y, y in the middle of its cell */
-    const uint64_t e = zeros * LN_2_Q57 + (uint64_t)(negative_log(rest) >> 6);
+    const int drop = zeros < ZEROS_SMALL ? 0 : 10;  /* E in Q57 or Q47 */
+    const uint64_t e = zeros * (LN_2_Q57 >> drop) + (uint64_t)(negative_log(rest) >> (6 + drop));
     const int shift = __builtin_clzll(e);
-    return finish(e << shift, 7 - shift);
+    return finish(e << shift, 7 + drop - shift);
 }

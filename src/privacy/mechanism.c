@@ -9,14 +9,14 @@
 #include "privacy/gaussian.h"
 #include "privacy/grid.h"
 #include "privacy/gumbel.h"
+#include "privacy/laplace.h"
 #include "privacy/tail.h"
 
 #include <math.h>
 #include <stddef.h>
 
-static const double CLIP_MAX = 0x1p20, SCALE_MAX = 0x1p56;
-static const double SIGMA_MIN = 0x1p-6; /* of gauss.h */
-static const double SHARE_MIN = 16.0;   /* mechanism.h, on secagg */
+static const double CLIP_MAX = 0x1p20;
+static const double SHARE_MIN = 16.0; /* mechanism.h, on secagg */
 
 static const char *const select_names[] = {"all", "topk", "random", "svt", "exponential", "public", "svt-as-published"};
 static const char *const mechanism_names[] = {"none", "laplace", "gaussian", "dpsgd"};
@@ -213,9 +213,9 @@ static fb_status check_epsilon(const char *key, double epsilon, int zero_is_fine
 static fb_status find_scale(const char *key, double sensitivity, double epsilon, double *scale)
 {
     *scale = nextafter(sensitivity / epsilon, INFINITY);
-    if (!(*scale <= SCALE_MAX))
-        return FB_USAGE("%s = %g: its noise scale would be %g grid steps, the limit is 2^56; raise it", key, epsilon,
-                        *scale);
+    if (!(*scale >= FB_LAPLACE_SCALE_MIN && *scale <= FB_LAPLACE_SCALE_MAX))
+        return FB_USAGE("%s = %g: its noise scale would be %g grid steps, the limits are 2^-4 and 2^52; %s it", key,
+                        epsilon, *scale, *scale > 1.0 ? "raise" : "lower");
     return FB_OK;
 }
 
@@ -246,8 +246,6 @@ static fb_status plan_svt(const fb_release_spec *spec, fb_budget *budget)
     budget->epsilon_threshold = spec->epsilon_threshold;
     budget->epsilon_query =
         spec->epsilon_query > 0.0 ? spec->epsilon_query : spec->epsilon_threshold * pow(2.0 * count, 2.0 / 3.0);
-    budget->epsilon_rounding =
-        2.0 * FB_TAIL_RELATIVE_ERROR * (count + (double)FB_SVT_PASSES * (double)budget->n + 62.0);
     FB_TRY(find_scale("privacy.epsilon_threshold", sensitivity, budget->epsilon_threshold, &budget->scale_threshold));
     return find_scale("privacy.epsilon_query", 2.0 * count * sensitivity, budget->epsilon_query, &budget->scale_query);
 }
@@ -303,8 +301,8 @@ static fb_status plan_gaussian(const fb_release_spec *spec, fb_budget *budget)
     budget->sigma_share = secagg ? nextafter(budget->sigma / sqrt((double)spec->participants), INFINITY)
                           : spec->trust == FB_TRUST_CENTRAL ? 0.0
                                                             : budget->sigma;
-    const double least = secagg ? budget->sigma_share : budget->sigma, limit = secagg ? SHARE_MIN : SIGMA_MIN;
-    if (!(least >= limit && budget->sigma <= SCALE_MAX))
+    const double least = secagg ? budget->sigma_share : budget->sigma, limit = secagg ? SHARE_MIN : FB_GAUSS_SIGMA_MIN;
+    if (!(least >= limit && budget->sigma <= FB_GAUSS_SIGMA_MAX))
         return FB_USAGE(
             "privacy.noise_multiplier = %g: the noise of a hospital would have a standard deviation of %g grid "
             "steps, it must lie in [%g, 2^56]; %s it",
@@ -319,37 +317,42 @@ static void add_event(fb_budget *budget, fb_event event)
     budget->events[budget->event_count++] = event;
 }
 
+/* mechanism.h, on rounding */
+static double svt_rounding(const fb_budget *budget)
+{
+    return 2.0 * FB_TAIL_RELATIVE_ERROR * ((double)budget->count + (double)FB_SVT_PASSES * (double)budget->n + 62.0);
+}
+
 static void add_selection_events(const fb_release_spec *spec, fb_budget *budget)
 {
-    const double count = (double)budget->count;
     if (spec->select == FB_SELECT_SVT)
         add_event(budget,
                   (fb_event){.kind = FB_EVENT_PURE,
-                             .epsilon = budget->epsilon_threshold + budget->epsilon_query + budget->epsilon_rounding,
+                             .epsilon = budget->epsilon_threshold + budget->epsilon_query + svt_rounding(budget),
                              .count = 1});
     if (spec->select == FB_SELECT_EXPONENTIAL)
         add_event(budget, (fb_event){.kind = FB_EVENT_BOUNDED_RANGE,
-                                     .epsilon = budget->epsilon_query / count,
-                                     .tv = (double)budget->n * FB_GUMBEL_TV_PER_DRAW / count,
+                                     .epsilon = budget->epsilon_query / (double)budget->count,
+                                     .rounding = 2.0 * FB_GUMBEL_ERROR,
                                      .count = budget->count});
 }
 
 static void add_answer_events(const fb_release_spec *spec, fb_budget *budget)
 {
+    const double count = (double)budget->count;
     if (spec->mechanism == FB_MECHANISM_LAPLACE)
         add_event(budget, (fb_event){.kind = FB_EVENT_LAPLACE,
                                      .scale = budget->scale_answer,
                                      .sensitivity = 2.0 * (double)budget->clip_grid,
-                                     .tv = FB_NOISE_TV_PER_DRAW,
+                                     .rounding = FB_NOISE_RELATIVE_ERROR,
                                      .count = budget->count});
     if (spec->mechanism == FB_MECHANISM_GAUSSIAN) {
         const int shares = spec->trust == FB_TRUST_SECAGG ? spec->participants : 1;
-        const double tv = (double)budget->count * (double)shares * FB_GAUSS_TV_PER_DRAW;
         add_event(budget, (fb_event){.kind = FB_EVENT_GAUSSIAN,
                                      .scale = budget->sigma,
                                      .sensitivity = 2.0 * (double)budget->clip_norm_grid,
-                                     .tv = nextafter(tv, 1.0),
-                                     .tv_continuous = (double)budget->count * fb_gauss_tv_continuous(budget->sigma),
+                                     .rounding = nextafter(count * (double)shares * FB_NOISE_RELATIVE_ERROR, INFINITY),
+                                     .to_continuous = count * fb_gauss_to_continuous(budget->sigma),
                                      .count = 1});
     }
 }
@@ -358,17 +361,14 @@ static void add_answer_events(const fb_release_spec *spec, fb_budget *budget)
 static void sum_parts(const fb_release_spec *spec, fb_budget *budget)
 {
     if (spec->mechanism != FB_MECHANISM_LAPLACE) {
-        budget->epsilon_round = budget->delta_round = NAN;
+        budget->epsilon_round = budget->epsilon_rounding = NAN;
         return;
     }
-    const double drawn = spec->select == FB_SELECT_EXPONENTIAL ? (double)budget->n * FB_GUMBEL_TV_PER_DRAW : 0.0;
+    budget->epsilon_rounding = spec->select == FB_SELECT_SVT ? svt_rounding(budget) : 0.0;
+    for (int i = 0; i < budget->event_count; i++)
+        budget->epsilon_rounding += 2.0 * budget->events[i].rounding * (double)budget->events[i].count;
     budget->epsilon_round =
         budget->epsilon_threshold + budget->epsilon_query + budget->epsilon_answer + budget->epsilon_rounding;
-    budget->delta_round =
-        (double)budget->count * FB_NOISE_TV_PER_DRAW * (1.0 + exp(budget->epsilon_answer_per_parameter));
-    if (drawn > 0.0)
-        budget->delta_round += drawn * (1.0 + exp(budget->epsilon_query));
-    budget->delta_round = fmin(1.0, budget->delta_round);
 }
 
 fb_status fb_budget_plan(const fb_release_spec *spec, int64_t n, fb_budget *out)
@@ -385,9 +385,9 @@ fb_status fb_budget_plan(const fb_release_spec *spec, int64_t n, fb_budget *out)
     if (spec->mechanism == FB_MECHANISM_GAUSSIAN)
         FB_TRY(plan_gaussian(spec, &budget));
     if (fb_guarantee_find(spec->select, spec->mechanism)->formal) {
-        sum_parts(spec, &budget);
         add_selection_events(spec, &budget);
         add_answer_events(spec, &budget);
+        sum_parts(spec, &budget);
     }
     *out = budget;
     return FB_OK;

@@ -99,10 +99,9 @@ typedef struct fb_budget {
     double scale_threshold, scale_query, scale_answer; /* of the discrete Laplace, in grid steps; 0: not used */
     double epsilon_threshold, epsilon_query;           /* spent per round */
     double epsilon_answer, epsilon_answer_per_parameter;
-    double epsilon_rounding; /* what rounded probabilities of the SVT's tests add: see below */
+    double epsilon_rounding; /* what rounded probabilities add: see below; NAN where epsilon_round is */
     double epsilon_round;    /* sum of the parts; INFINITY without a guarantee; NAN with gaussian and dpsgd, which have
                               * no pure epsilon: fb_account says what they spend at a delta */
-    double delta_round;      /* what rounded tables add, at most 1; NAN where epsilon_round is */
     int64_t clip_norm_grid;  /* gaussian: the L2 clip in grid steps */
     double sigma;            /* gaussian: of the noise that protects, in grid steps */
     double sigma_share;      /* of what one hospital adds: sigma, sigma / sqrt(participants) or 0, by trust */
@@ -111,17 +110,16 @@ typedef struct fb_budget {
     fb_event events[FB_BUDGET_EVENTS_MAX];
 } fb_budget;
 
-/* Rounding. An answer is one draw from tables: (e, (1 + e^e) FB_NOISE_TV_PER_DRAW) with e =
- * epsilon_answer_per_parameter, composed c times. The SVT's probabilities are relatively exact (tail.h): in its proof a
- * positive test costs the ratio of two probabilities, a negative one compares two that only their rounding can put in
- * the wrong order, and the threshold is one value of 62 bits, so with r = FB_TAIL_RELATIVE_ERROR selection costs at
- * most 2 r (c + FB_SVT_PASSES n + 62) more epsilon, and no delta. What rounding adds to the exponential mechanism is
- * taken from the epsilon_query of its scores instead (exponential.h), so that the configured one is what is spent.
+/* Rounding. The SVT's probabilities are relatively exact (tail.h): in its proof a positive test costs the ratio of two
+ * probabilities, a negative one compares two that only their rounding can put in the wrong order, and the threshold is
+ * one value of 62 bits, so with r = FB_TAIL_RELATIVE_ERROR selection costs at most 2 r (c + FB_SVT_PASSES n + 62) more
+ * epsilon. c answers cost 2 c FB_NOISE_RELATIVE_ERROR more, c selections by the exponential mechanism 4 c
+ * FB_GUMBEL_ERROR (exponential.h): the `rounding` of their events, twice (accountant.h).
  *
  * secagg: the sum of discrete Gaussians is not quite one. By Kairouz, Liu & Steinke 2021 (the distributed discrete
  * Gaussian mechanism) its law and that of the discrete Gaussian of the summed variance differ in a coordinate by a
  * factor within e^+-tau, tau = 10 sum_{k=1}^{K-1} exp(-2 pi^2 s^2 k / (k + 1)) < 10 K exp(-pi^2 s^2) for K shares of
- * standard deviation s. With s >= 16, which is checked, c tau is below 2^-3000, in total variation too: tv is rounded
+ * standard deviation s. With s >= 16, which is checked, c tau is below 2^-3000: the event's rounding is rounded
  * up by one ulp for it. */
 
 /* Checks the spec and derives the budget. Errors (usage): combination that does not exist, fraction, clip, threshold or

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The randomness that guarantees rest on: ChaCha20 (RFC 8439, libsodium) under a per-hospital key, addressed by
- * (attempt, round, step, purpose, pass), and exact discrete Laplace noise on the integers drawn from it.
+ * (attempt, round, step, purpose, pass). laplace.h, gauss.h, gumbel.h and tail.h draw from it in integers.
  *
- * Discrete Laplace with scale s: P(x) = (1 - a) / (1 + a) * a^|x|, a = exp(-1/s). Adding it to an integer-valued
- * function of sensitivity D gives epsilon = D / s (Ghosh, Roughgarden & Sundararajan 2009). No floating-point number
- * touches the output, so the attack of Mironov 2012 on float Laplace does not apply. The tables of probabilities are
- * rounded to 64 bits; the resulting total-variation error per draw is at most FB_NOISE_TV_PER_DRAW and is added to
- * delta.
+ * Accuracy. A sampler's law is not exactly the ideal one, because tables are finite. What is promised is relative:
+ * every value has its ideal probability up to a factor within 1 +- FB_NOISE_RELATIVE_ERROR, however improbable it is.
+ * So a release of n values is as probable as with ideal noise up to a factor e^(+-n r), which costs 2 n r of epsilon
+ * (accountant.h), whatever the epsilon of the run; an error in total variation would cost e^epsilon times itself of
+ * delta. Probabilities below 2^-1000 are the exception: such values may be missing. They are events that no run
+ * reaches, far below what the key of 256 bits promises, and are not charged.
  */
 #pragma once
 
@@ -16,7 +17,7 @@
 #include <stdint.h>
 
 enum { FB_KEY_BYTES = 32 };
-#define FB_NOISE_TV_PER_DRAW 0x1p-57
+#define FB_NOISE_RELATIVE_ERROR 0x1p-51
 
 typedef enum fb_noise_purpose {
     FB_NOISE_THRESHOLD = 1, /* SVT: the threshold */
@@ -45,15 +46,6 @@ void fb_noise_seek(fb_noise *noise, const fb_noise_address *address); /* to the 
 
 uint8_t fb_noise_byte(fb_noise *noise);  /* 8 uniform bits */
 uint64_t fb_noise_word(fb_noise *noise); /* 64 uniform bits */
-
-typedef struct fb_laplace fb_laplace; /* the tables of one scale */
-
-/* scale in grid steps, in (0, 2^56]. Errors: out of range (value and limit named). */
-fb_status fb_laplace_create(double scale, fb_laplace **out) FB_MUST_USE;
-void fb_laplace_destroy(fb_laplace **laplace);
-
-/* One draw; |result| < 2^62. */
-int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise);
 
 /* Keys. Each hospital has its own: they are in no checkpoint, log or result. */
 typedef enum fb_key_source { FB_KEY_SYSTEM = 0, FB_KEY_SEED = 1, FB_KEY_FILE = 2 } fb_key_source;

@@ -4,6 +4,7 @@
 #include "privacy/gauss.h"
 #include "privacy/gaussian.h"
 #include "privacy/grid.h"
+#include "privacy/laplace.h"
 #include "privacy/mechanism.h"
 #include "privacy/select.h"
 #include "privacy/svt.h"

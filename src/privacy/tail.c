@@ -115,6 +115,12 @@ static int is_reached(const fb_tail *tail, uint64_t m, fb_noise *noise)
     return below_fraction(chunk, y.integer, fb_fixed_mul_high(exp2_minus(y.fraction), tail->normaliser), noise);
 }
 
+int fb_tail_below_power(int64_t integer, uint64_t fraction, fb_noise *noise)
+{
+    uint64_t chunk;
+    return take_chunk(&integer, &chunk, noise) && below_fraction(chunk, integer, exp2_minus(fraction), noise);
+}
+
 int fb_tail_reaches(const fb_tail *tail, int64_t distance, fb_noise *noise)
 {
     const int lower = distance < 1;

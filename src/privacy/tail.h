@@ -6,8 +6,7 @@
  * nothing else. Integer arithmetic throughout.
  *
  * Error: every probability, and its complement, is off by less than FB_TAIL_RELATIVE_ERROR, relatively (derivation in
- * tail.c). Probabilities below 2^-1023 count as 0: an event that no run reaches, far below what the key of 256 bits
- * promises.
+ * tail.c). Probabilities below 2^-1023 count as 0 (noise.h).
  */
 #pragma once
 
@@ -33,5 +32,9 @@ fb_tail fb_tail_of(double scale); /* of the noise in grid steps, in (0, 2^56] */
 int fb_tail_reaches(const fb_tail *tail, int64_t distance, fb_noise *noise);
 
 /* A discrete Laplace variable, bit by bit: bit i of a geometric magnitude is 1 with probability
- * 1 / (1 + exp(2^i / scale)), independently. |result| < 2^62; the rest has probability exp(-2^62 / scale). */
+ * 1 / (1 + exp(2^i / scale)), independently. |result| < 2^62; the rest has probability exp(-2^62 / scale), below
+ * 2^-1000 up to a scale of 2^52. */
 int64_t fb_tail_draw(const fb_tail *tail, fb_noise *noise);
+
+/* 1 with probability 2^-(integer + fraction / 2^64), off by less than 2^-60, relatively. 0 <= integer < 1024. */
+int fb_tail_below_power(int64_t integer, uint64_t fraction, fb_noise *noise);

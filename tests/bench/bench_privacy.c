@@ -9,6 +9,7 @@
 #include "core/timer.h"
 #include "privacy/gauss.h"
 #include "privacy/gumbel.h"
+#include "privacy/laplace.h"
 #include "privacy/mechanism.h"
 #include "privacy/tail.h"
 
