@@ -57,14 +57,15 @@ typedef struct bench {
     float *w, *start; /* (params->count) */
 } bench;
 
-static void write_shard(bench *b)
+/* The cases from number `first` on. */
+static void write_shard(bench *b, int first)
 {
     static const char *const files[] = {"hospital_00.h5"};
     fb_shard_writer *writer = NULL;
     snprintf(b->folder, sizeof b->folder, "/tmp/fb_trainer_XXXXXX");
     assert_non_null(mkdtemp(b->folder));
     must(fb_shard_writer_create(b->folder, files[0], "A", 0, &writer));
-    for (int number = 0; number < CASES; number++)
+    for (int number = first; number < CASES; number++)
         add_case(writer, number);
     must(fb_shard_writer_finish(&writer));
     must(fb_checksums_write(b->folder, files, 1));
@@ -77,7 +78,7 @@ static void start_again(bench *b)
     fb_moments_zero(b->subset->count, &b->moments);
 }
 
-static void open_bench(bench *b, const char *trainable, const fb_ops *ops, int optimizer, double weight_decay)
+static void open_part(bench *b, int first, const char *trainable, const fb_ops *ops, int optimizer, double weight_decay)
 {
     uint8_t key[FB_KEY_BYTES];
     memset(b, 0, sizeof *b);
@@ -93,7 +94,7 @@ static void open_bench(bench *b, const char *trainable, const fb_ops *ops, int o
     b->config.train_optimizer = optimizer;
     b->config.train_weight_decay = weight_decay;
     b->spec = (fb_net_spec){.filters = 8, .levels = 2, .blocks_down = {1, 1}, .blocks_up = {1}, .dropout = 0.2};
-    write_shard(b);
+    write_shard(b, first);
     must(fb_params_create(&b->spec, &b->params));
     must(fb_subset_create(b->params, trainable, &b->subset));
     must(fb_trainer_create(&b->config, &b->spec, b->params, b->subset, ops, &b->trainer));
@@ -104,6 +105,11 @@ static void open_bench(bench *b, const char *trainable, const fb_ops *ops, int o
     must(FB_ALLOC(b->start, b->params->count, "model"));
     fb_params_init(b->params, 1, b->start);
     start_again(b);
+}
+
+static void open_bench(bench *b, const char *trainable, const fb_ops *ops, int optimizer, double weight_decay)
+{
+    open_part(b, 0, trainable, ops, optimizer, weight_decay);
 }
 
 static void close_bench(bench *b)
@@ -183,11 +189,11 @@ static void close_oracle(oracle *o)
 }
 
 /* The gradient of a case with the random numbers number `sample` of `epoch`. */
-static double differentiate(oracle *o, const float *w, int64_t number, uint32_t epoch, uint32_t sample)
+static double differentiate(oracle *o, uint64_t seed, const float *w, int64_t number, uint32_t epoch, uint32_t sample)
 {
     const int64_t *patch = o->b->config.data_patch;
-    const fb_rng crop = {(uint64_t)o->b->config.run_seed, FB_RNG_AUGMENT, HOSPITAL, ROUND, epoch};
-    const fb_rng drop = {(uint64_t)o->b->config.run_seed, FB_RNG_DROPOUT, HOSPITAL, ROUND, epoch};
+    const fb_rng crop = {seed, FB_RNG_AUGMENT, HOSPITAL, ROUND, epoch};
+    const fb_rng drop = {seed, FB_RNG_DROPOUT, HOSPITAL, ROUND, epoch};
     const fb_volume *volume = NULL;
     fb_augmentation augmentation;
     float dropout[8];
@@ -200,6 +206,15 @@ static double differentiate(oracle *o, const float *w, int64_t number, uint32_t 
     const double loss = fb_dice_loss(VOXELS, o->logits, o->target, o->dlogits);
     must(fb_segresnet_backward(o->net, o->dlogits, o->gradient));
     return loss;
+}
+
+/* With the random numbers of the patient: those of a seed mixed with the name. */
+static double differentiate_patient(oracle *o, const float *w, int64_t number, uint32_t step)
+{
+    uint64_t hash = (uint64_t)o->b->config.run_seed ^ UINT64_C(14695981039346656037);
+    for (const char *c = fb_shard_subject(o->b->shard, FB_SPLIT_TRAIN, number); *c; c++)
+        hash = (hash ^ (unsigned char)*c) * UINT64_C(1099511628211);
+    return differentiate(o, hash, w, number, step, 0);
 }
 
 static int is_trained(const fb_subset *subset, int64_t i)
@@ -243,7 +258,7 @@ static void a_step_without_noise_follows_the_mean_gradient(void **state)
         expected[i] = (double)b.w[i] * (1.0 - 0.01 * 0.1);
     double loss = 0.0;
     for (uint32_t p = 0; p < CASES; p++) {
-        loss += differentiate(&o, b.w, p, 0, p) / CASES;
+        loss += differentiate_patient(&o, b.w, p, 0) / CASES;
         for (int64_t i = 0; i < b.params->count; i++)
             expected[i] -= 0.01 * (double)o.gradient[i] / CASES;
     }
@@ -284,7 +299,7 @@ static void steps_follow_their_samples(void **state)
         for (int64_t i = 0; i < b.params->count; i++)
             expected[i] *= 1.0 - 0.01 * 0.1;
         for (int64_t k = 0; k < count; k++) {
-            differentiate(&o, w, member[k], step, member[k]);
+            differentiate_patient(&o, w, member[k], step);
             for (int64_t i = 0; i < b.params->count; i++)
                 expected[i] -= 0.01 * (double)o.gradient[i] / 2.0;
         }
@@ -298,6 +313,39 @@ static void steps_follow_their_samples(void **state)
     FB_FREE(expected);
     close_oracle(&o);
     close_bench(&b);
+}
+
+/* One full step over the cases from `first` on; sum (params->count) becomes that of the clipped gradients. */
+static void sum_of_part(int first, double clip, double *sum)
+{
+    bench b;
+    fb_train_report report;
+    open_part(&b, first, "", &fb_ops_dnnl, FB_OPTIMIZER_SGD, 0.0);
+    fb_dpsgd_spec spec = make_plan(&b, clip, NOISELESS, 0.0, 1).spec;
+    fb_dpsgd_plan plan;
+    spec.cases = CASES - first;
+    must(fb_dpsgd_plan_make(&spec, &plan));
+    const fb_dpsgd_report inside = run_private(&b, &plan, 0, &report);
+    assert_true(inside.clipped == CASES - first);
+    for (int64_t i = 0; i < b.params->count; i++)
+        sum[i] = ((double)b.start[i] - (double)b.w[i]) / 0.01 * plan.batch;
+    close_bench(&b);
+}
+
+/* Neighbours by removing the first patient, which moves all the others up by one: the sum changes by that patient's
+ * clipped gradient, of the length of the clip. */
+static void one_patient_less_changes_no_other(void **state)
+{
+    (void)state;
+    enum { ROOM = 100000 };
+    static double all[ROOM], without[ROOM];
+    const double clip = 0.5;
+    double square = 0.0;
+    sum_of_part(0, clip, all);
+    sum_of_part(1, clip, without);
+    for (int i = 0; i < ROOM; i++)
+        square += (all[i] - without[i]) * (all[i] - without[i]);
+    assert_true(fabs(sqrt(square) / clip - 1.0) < 0.01); /* float32 weights, divided by the learning rate */
 }
 
 /* Without privacy: a step a case. */
@@ -319,7 +367,7 @@ static void plain_gradient_descent(void **state)
     const fb_rng shuffle = {(uint64_t)b.config.run_seed, FB_RNG_SHUFFLE, HOSPITAL, ROUND, 0};
     fb_sample_order(&shuffle, CASES, order);
     for (uint32_t k = 0; k < CASES; k++) {
-        differentiate(&o, w, order[k], 0, k);
+        differentiate(&o, (uint64_t)b.config.run_seed, w, order[k], 0, k);
         for (int64_t i = 0; i < b.params->count; i++)
             if (is_trained(b.subset, i))
                 w[i] = (float)(expected[i] -= 0.01 * ((double)o.gradient[i] + 0.1 * expected[i]));
@@ -486,6 +534,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_without_noise_follows_the_mean_gradient),
         cmocka_unit_test(steps_follow_their_samples),
+        cmocka_unit_test(one_patient_less_changes_no_other),
         cmocka_unit_test(plain_gradient_descent),
         cmocka_unit_test(frozen_parameters_keep_their_bits),
         cmocka_unit_test(an_empty_sample_takes_its_step),

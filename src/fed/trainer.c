@@ -148,25 +148,23 @@ typedef struct training {
 } training;
 
 /* The case `number` of the train cases of all shards, counted through. */
-static fb_status pooled_case(const training *t, int64_t number, const fb_volume **volume)
+static fb_shard *pooled_case(const training *t, int64_t *number)
 {
-    for (int s = 0; s < t->shard_count; s++) {
-        const int64_t cases = fb_shard_cases(t->shards[s], FB_SPLIT_TRAIN);
-        if (number < cases)
-            return fb_shard_volume(t->shards[s], FB_SPLIT_TRAIN, number, volume);
-        number -= cases;
-    }
-    FB_ASSERT(!"number below the sum of train cases");
-    return FB_OK;
+    int s = 0;
+    for (; *number >= fb_shard_cases(t->shards[s], FB_SPLIT_TRAIN); s++)
+        *number -= fb_shard_cases(t->shards[s], FB_SPLIT_TRAIN);
+    FB_ASSERT(s < t->shard_count);
+    return t->shards[s];
 }
 
-/* The gradient of case `number`, with the random numbers of `sample` in this epoch. */
-static fb_status see_case(training *t, int64_t number, uint32_t sample)
+/* The gradient of case `number`, with the random numbers of `sample` at `where`. */
+static fb_status see_case(training *t, int64_t number, fb_rng where, uint32_t sample)
 {
     const fb_volume *volume = NULL;
+    fb_shard *shard = pooled_case(t, &number);
     double loss = 0.0;
-    FB_TRY(pooled_case(t, number, &volume));
-    FB_TRY(differentiate(t->trainer, volume, t->where, sample, t->w, &loss));
+    FB_TRY(fb_shard_volume(shard, FB_SPLIT_TRAIN, number, &volume));
+    FB_TRY(differentiate(t->trainer, volume, where, sample, t->w, &loss));
     t->loss_sum += loss;
     t->samples++;
     return FB_OK;
@@ -182,7 +180,7 @@ static fb_status run_epochs(training *t)
         t->where.purpose = FB_RNG_SHUFFLE;
         fb_sample_order(&t->where, t->cases, order);
         for (int64_t i = 0; i < t->cases; i++) {
-            FB_TRY_GOTO(status, see_case(t, order[i], (uint32_t)i), done);
+            FB_TRY_GOTO(status, see_case(t, order[i], t->where, (uint32_t)i), done);
             update(t->trainer, t->w, t->moments);
         }
     }
@@ -199,6 +197,18 @@ typedef struct private_sum {
     int64_t *sum;     /* (subset->count) */
 } private_sum;
 
+/* Where a patient's random numbers are: by name, so that one patient more or less, which moves the numbers of the others
+ * in the shard, changes nothing of the others' gradients. FNV-1a (Fowler, Noll & Vo), begun with the seed. */
+static fb_rng patient_stream(const training *t, int64_t number)
+{
+    const fb_shard *shard = pooled_case(t, &number);
+    fb_rng where = t->where;
+    where.seed ^= UINT64_C(0xCBF29CE484222325);
+    for (const char *c = fb_shard_subject(shard, FB_SPLIT_TRAIN, number); *c; c++)
+        where.seed = (where.seed ^ (uint8_t)*c) * UINT64_C(0x100000001B3);
+    return where;
+}
+
 /* An empty sample takes its step as well: that there was none must not be seen. */
 static fb_status private_step(training *t, fb_train_dpsgd *dpsgd, uint32_t step, const private_sum *room)
 {
@@ -209,7 +219,7 @@ static fb_status private_step(training *t, fb_train_dpsgd *dpsgd, uint32_t step,
     memset(room->sum, 0, (size_t)plan->spec.n * sizeof *room->sum);
     t->where.epoch = step;
     for (int64_t i = 0; i < count; i++) {
-        FB_TRY(see_case(t, room->member[i], room->member[i]));
+        FB_TRY(see_case(t, room->member[i], patient_stream(t, room->member[i]), 0));
         fb_dpsgd_add(plan, gradient, room->scratch, room->sum, &dpsgd->report);
     }
     dpsgd->report.empty_steps += count == 0;
