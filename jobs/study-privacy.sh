@@ -35,8 +35,8 @@ secagg               1        1e3                   $update --privacy.trust=seca
 local                1,0.4,0.1 1e3,1e4,1e6          $update
 svt                  0.1      1e4,1e6,1e8           $svt
 exponential          0.1      1e4,1e6,1e8           $exponential
-patient              1        1,4,8,15              $patient
-patient-public       1        1,4,8,15              $patient $public
+patient              1        1,8,64,1e3            $patient
+patient-public       1        1,8,64,1e3            $patient $public
 TABLE
 }
 
