@@ -197,6 +197,38 @@ truncate -s -30 "$dir/torn/ledger/${ledger##*/}"
 train 0 torn --run.resume=true && grep -q 'cut off' "$dir/err" && same_rounds full torn
 report $? "a torn last line is cut off, and its message charged"
 
+# --- what was spent must be known: ledgers and messages that are gone, a second process, an edited budget
+unknown() # NAME TEXT RUN OPTION...
+{
+    local name=$1 text=$2
+    train 0 "${@:3}" --run.resume=true
+    [ $? = 1 ] && grep -q -- "$text" "$dir/err"
+    report $? "refused: $name"
+}
+for who in hospital_00 server; do
+    rm -rf "$dir/gone"
+    cp -r "$dir/central" "$dir/gone"
+    who=$(cd "$dir/gone/ledger" && ls | grep "${who%_*}" | head -n 1)
+    rm "$dir/gone/ledger/$who"
+    unknown "the ledger ${who%.txt} is missing" "$who: the privacy ledger is missing, though the run has begun" gone \
+        $central
+done
+rm -rf "$dir/gone"
+cp -r "$dir/full" "$dir/gone"
+sed -i '$d' "$dir/gone/ledger/${ledger##*/}"
+rm "$dir/gone/outbox/$(basename "$ledger" .txt)"/*
+unknown "a ledger's last line and the message are gone" 'is in the results, but neither in its privacy ledger nor' gone
+exec 9>> "$dir/gone/ledger/hospital_00.txt"
+flock -n 9
+unknown "another process uses the folder" 'another process has this privacy ledger open' gone
+exec 9>&-
+exponential='--sharing.select=exponential --privacy.epsilon_query=26'
+train 0 gumbel $exponential
+sed -i 's/^epsilon_query = .*/epsilon_query = 1/' "$dir/gumbel/used.ini"
+train 0 gumbel --sharing.select=exponential --privacy.epsilon_query=1 --run.resume=true --federation.rounds=4
+[ $? = 2 ] && grep -q 'this ledger charges another mechanism: it has "epsilon-query=26"' "$dir/err"
+report $? "refused: another budget of the exponential mechanism"
+
 # --- what is refused
 refused() # NAME TEXT RUN OPTION...
 {

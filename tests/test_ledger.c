@@ -32,7 +32,7 @@ static int setup(void **state)
     snprintf(s.folder, sizeof s.folder, "/tmp/test_ledger.XXXXXX");
     assert_non_null(mkdtemp(s.folder));
     snprintf(s.path, sizeof s.path, "%s/hospital-7.ledger", s.folder);
-    must(fb_ledger_open(s.path, IDENTITY, &ledger));
+    must(fb_ledger_open(s.path, IDENTITY, 0, &ledger));
     for (uint32_t round = 0; round < ENTRIES; round++) {
         const fb_ledger_entry entry = make_entry(round);
         must(fb_ledger_append(ledger, &entry));
@@ -58,7 +58,7 @@ static fb_status open_with(const scratch *s, const char *text, int64_t size_byte
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, (size_t)size_bytes, file), size_bytes);
     assert_int_equal(fclose(file), 0);
-    const fb_status status = fb_ledger_open(s->path, IDENTITY, &ledger);
+    const fb_status status = fb_ledger_open(s->path, IDENTITY, 0, &ledger);
     fb_ledger_close(&ledger);
     return status;
 }
@@ -67,14 +67,14 @@ static void test_reopen_adds_up(void **state)
 {
     const scratch *s = *state;
     fb_ledger *ledger = NULL;
-    must(fb_ledger_open(s->path, IDENTITY, &ledger));
+    must(fb_ledger_open(s->path, IDENTITY, 0, &ledger));
     assert_int_equal(fb_ledger_releases(ledger), ENTRIES);
     assert_int_equal(fb_ledger_releases_until(ledger, 1), 2);
     fb_ledger_entry more = make_entry(1);
     more.attempt = 2;
     must(fb_ledger_append(ledger, &more)); /* the chain goes on after reopening */
     fb_ledger_close(&ledger);
-    must(fb_ledger_open(s->path, IDENTITY, &ledger));
+    must(fb_ledger_open(s->path, IDENTITY, 0, &ledger));
     assert_int_equal(fb_ledger_releases(ledger), ENTRIES + 1);
     assert_int_equal(fb_ledger_releases_until(ledger, 0), 1);
     assert_int_equal(fb_ledger_releases_until(ledger, 1), 3);
@@ -91,9 +91,9 @@ static void test_identity(void **state)
 {
     const scratch *s = *state;
     fb_ledger *ledger = NULL;
-    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=8192 data=0", &ledger), "\"clip=4096\"", "\"clip=8192\"");
-    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=4096", &ledger), "\"data=0\"", "\"\"");
-    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=4096 data=01", &ledger), "\"data=0\"", "\"data=01\"");
+    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=8192 data=0", 0, &ledger), "\"clip=4096\"", "\"clip=8192\"");
+    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=4096", 0, &ledger), "\"data=0\"", "\"\"");
+    must_fail(fb_ledger_open(s->path, "mechanism=1 clip=4096 data=01", 0, &ledger), "\"data=0\"", "\"data=01\"");
     assert_null(ledger);
 }
 
@@ -160,7 +160,7 @@ static void test_torn_line(void **state)
         char *text = NULL;
         int64_t size_bytes = 0;
         must(open_with(s, s->text, size));
-        must(fb_ledger_open(s->path, IDENTITY, &ledger));
+        must(fb_ledger_open(s->path, IDENTITY, 0, &ledger));
         assert_int_equal(fb_ledger_releases(ledger), ENTRIES - 1);
         must(fb_ledger_append(ledger, &entry));
         fb_ledger_close(&ledger);
@@ -196,8 +196,8 @@ static void test_not_usable(void **state)
 {
     const scratch *s = *state;
     fb_ledger *ledger = NULL;
-    must_fail(fb_ledger_open("/nowhere/at/all/ledger", IDENTITY, &ledger), "/nowhere/at/all/ledger");
-    must_fail(fb_ledger_open(s->folder, IDENTITY, &ledger), "not a regular file");
+    must_fail(fb_ledger_open("/nowhere/at/all/ledger", IDENTITY, 0, &ledger), "/nowhere/at/all/ledger");
+    must_fail(fb_ledger_open(s->folder, IDENTITY, 0, &ledger), "Is a directory");
     must_fail(open_with(s, "attempt round\n", 14), "line 1 is not the title");
     assert_null(ledger);
 }
@@ -208,7 +208,7 @@ static void test_full_disk(void **state)
     const scratch *s = *state;
     fb_ledger *ledger = NULL;
     const fb_ledger_entry entry = make_entry(0);
-    must(fb_ledger_open(s->path, IDENTITY, &ledger));
+    must(fb_ledger_open(s->path, IDENTITY, 0, &ledger));
     FILE *full = fopen("/dev/full", "w");
     assert_non_null(full);
     for (int file = 3; file < 64;
@@ -226,16 +226,39 @@ static void test_full_disk(void **state)
     fb_ledger_close(&ledger);
 }
 
+/* A run has begun: its ledger must be there. And one process at a time has it. */
+static void test_missing_or_in_use(void **state)
+{
+    const scratch *s = *state;
+    fb_ledger *ledger = NULL, *other = NULL;
+    char missing[256];
+    snprintf(missing, sizeof missing, "%s.missing", s->path);
+    must_fail(fb_ledger_open(missing, IDENTITY, 1, &ledger), "missing", "though the run has begun");
+    assert_false(fb_file_exists(missing));
+    must(fb_ledger_open(s->path, IDENTITY, 1, &ledger));
+    must_fail(fb_ledger_open(s->path, IDENTITY, 1, &other), "another process has this privacy ledger open");
+    fb_ledger_close(&ledger);
+    must(fb_ledger_open(s->path, IDENTITY, 1, &other));
+    assert_int_equal(fb_ledger_releases(other), ENTRIES);
+    fb_ledger_close(&other);
+}
+
 #define WITH_FILE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_FILE(test_reopen_adds_up), WITH_FILE(test_identity),
-        WITH_FILE(test_form),           WITH_FILE(test_every_edit_is_refused),
-        WITH_FILE(test_torn_line),      WITH_FILE(test_one_spelling),
-        WITH_FILE(test_removed_line),   WITH_FILE(test_not_usable),
-        WITH_FILE(test_full_disk),      cmocka_unit_test(nothing_is_left_allocated),
+        WITH_FILE(test_missing_or_in_use),
+        WITH_FILE(test_reopen_adds_up),
+        WITH_FILE(test_identity),
+        WITH_FILE(test_form),
+        WITH_FILE(test_every_edit_is_refused),
+        WITH_FILE(test_torn_line),
+        WITH_FILE(test_one_spelling),
+        WITH_FILE(test_removed_line),
+        WITH_FILE(test_not_usable),
+        WITH_FILE(test_full_disk),
+        cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

@@ -23,7 +23,7 @@ static int setup(void **state)
     snprintf(s.folder, sizeof s.folder, "/tmp/test_outbox.XXXXXX");
     assert_non_null(mkdtemp(s.folder));
     snprintf(s.ledger, sizeof s.ledger, "%s/ledger/hospital_07.txt", s.folder);
-    must(fb_outbox_open(s.folder, "hospital_07", IDENTITY, &s.outbox));
+    must(fb_outbox_open(s.folder, "hospital_07", IDENTITY, 0, &s.outbox));
     *state = &s;
     return 0;
 }
@@ -46,7 +46,7 @@ static void message_path(const scratch *s, uint32_t attempt, char path[192])
 static void restart(scratch *s)
 {
     fb_outbox_close(&s->outbox);
-    must(fb_outbox_open(s->folder, "hospital_07", IDENTITY, &s->outbox));
+    must(fb_outbox_open(s->folder, "hospital_07", IDENTITY, 0, &s->outbox));
 }
 
 /* A letter whose message is this one number. */
@@ -225,8 +225,9 @@ static void another_mechanism_is_refused(void **state)
 {
     scratch *s = *state;
     fb_outbox *outbox = NULL;
-    must_fail(fb_outbox_open(s->folder, "hospital_07", "mechanism=2", &outbox), "mechanism=1", "mechanism=2");
-    must_fail(fb_outbox_open("/proc/nowhere", "hospital_07", IDENTITY, &outbox), "/proc/nowhere");
+    fb_outbox_close(&s->outbox);
+    must_fail(fb_outbox_open(s->folder, "hospital_07", "mechanism=2", 0, &outbox), "mechanism=1", "mechanism=2");
+    must_fail(fb_outbox_open("/proc/nowhere", "hospital_07", IDENTITY, 0, &outbox), "/proc/nowhere");
     assert_null(outbox);
 }
 

@@ -2,6 +2,7 @@
 #include "fed/federation.h"
 
 #include "core/mem.h"
+#include "fed/resume.h"
 #include "fed/schedule.h"
 #include "io/safetensors.h"
 
@@ -96,7 +97,7 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
         return FB_OK;
     FB_TRY(ledger_identity(federation, hospital->index, identity));
     snprintf(name, sizeof name, "hospital_%02d", hospital->index);
-    FB_TRY(fb_outbox_open(folder, name, identity, &hospital->outbox));
+    FB_TRY(fb_outbox_open(folder, name, identity, fb_resume_has_begun(federation->config, folder), &hospital->outbox));
     hospital->report.releases_all = fb_ledger_releases(fb_outbox_ledger(hospital->outbox));
     return FB_OK;
 }
@@ -168,7 +169,8 @@ static fb_status make_trusted_server(fb_federation *federation, const char *fold
     char identity[FB_LEDGER_IDENTITY_CHARS];
     FB_TRY(open_noise(federation, FB_OUTBOX_SERVER, &federation->server_noise));
     FB_TRY(ledger_identity(federation, 0, identity));
-    return fb_outbox_open(folder, "server", identity, &federation->server_outbox);
+    return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(federation->config, folder),
+                          &federation->server_outbox);
 }
 
 static fb_status make_server(fb_federation *federation, const char *folder)

@@ -62,6 +62,7 @@ typedef struct fb_federation {
     fb_trainer *trainer;
     fb_evaluator *evaluator;
     fb_privacy_plan *privacy;
+    int64_t committed;                       /* rounds that the interrupted run has in its results: charged */
     uint64_t run_nonce;                      /* public, fresh for every run: keeps runs with one key file apart */
     float *w;                                /* (params->count) the global model */
     float *w_local;                          /* (params->count) the model being trained */

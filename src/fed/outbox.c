@@ -16,7 +16,7 @@ struct fb_outbox {
     char folder[FB_PATH_CHARS];
 };
 
-static fb_status open_parts(const char *folder, const char *who, const char *identity, fb_outbox *outbox)
+static fb_status open_parts(const char *folder, const char *who, const char *identity, int begun, fb_outbox *outbox)
 {
     char parent[FB_PATH_CHARS], name[64], path[FB_PATH_CHARS];
     FB_TRY(fb_path_join(parent, folder, "outbox"));
@@ -26,14 +26,14 @@ static fb_status open_parts(const char *folder, const char *who, const char *ide
     FB_TRY(fb_folder_make(parent));
     snprintf(name, sizeof name, "%s.txt", who);
     FB_TRY(fb_path_join(path, parent, name));
-    return fb_ledger_open(path, identity, &outbox->ledger);
+    return fb_ledger_open(path, identity, begun, &outbox->ledger);
 }
 
-fb_status fb_outbox_open(const char *folder, const char *who, const char *identity, fb_outbox **out)
+fb_status fb_outbox_open(const char *folder, const char *who, const char *identity, int begun, fb_outbox **out)
 {
     fb_outbox *outbox = NULL;
     FB_TRY(FB_ALLOC(outbox, 1, "outbox"));
-    const fb_status status = open_parts(folder, who, identity, outbox);
+    const fb_status status = open_parts(folder, who, identity, begun, outbox);
     if (status != FB_OK) {
         fb_outbox_close(&outbox);
         return status;

@@ -33,8 +33,10 @@ typedef struct fb_letter {
     int charged; /* the ledger has them */
 } fb_letter;
 
-/* who: "hospital_03", "server". Opens or makes folder and ledger; errors are theirs. */
-fb_status fb_outbox_open(const char *folder, const char *who, const char *identity, fb_outbox **out) FB_MUST_USE;
+/* who: "hospital_03", "server". Opens or makes folder and ledger (begun: the run has begun before, ledger.h); errors
+ * are theirs. */
+fb_status fb_outbox_open(const char *folder, const char *who, const char *identity, int begun,
+                         fb_outbox **out) FB_MUST_USE;
 void fb_outbox_close(fb_outbox **outbox);
 
 /* Looks for the message that answers `expected` (round, hospital, steps, model), of attempt first_attempt or later.

@@ -81,6 +81,11 @@ static fb_status check_budget(const fb_config *config, const fb_guarantee *guara
         config->train_momentum == FB_MOMENTUM_AVERAGE)
         return FB_USAGE("train.momentum = average sends Adam's moments without noise, which would void the guarantee "
                         "of privacy.mechanism; use restart or keep");
+    if (config->run_mode == FB_MODE_LOCAL && config->privacy_stop_at_epsilon > 0.0)
+        return FB_USAGE("privacy.stop_at_epsilon = %g with run.mode = local: a hospital that trains alone releases its "
+                        "model at the end, after all rounds; set it to 0, and federation.rounds so that the plan's "
+                        "total fits",
+                        config->privacy_stop_at_epsilon);
     if (!guarantee->formal && config->privacy_stop_at_epsilon > 0.0)
         return FB_USAGE("privacy.stop_at_epsilon = %g, but nothing is guaranteed that it could measure: %s; set it "
                         "to 0",

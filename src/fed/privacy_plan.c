@@ -432,12 +432,12 @@ fb_status fb_privacy_plan_identity(const fb_privacy_plan *plan, int hospital, ch
         text, FB_TEXT_CHARS,
         "select=%d mechanism=%d unit=%s neighbours=%s trust=%d participants=%d delta=%.17g n=%lld count=%lld "
         "divisor=%lld grid=2^%d clip=%lld clip-norm=%lld threshold=%lld scale-threshold=%.17g scale-query=%.17g "
-        "scale-answer=%.17g sigma=%.17g clip-answers=%d%s",
+        "epsilon-query=%.17g scale-answer=%.17g sigma=%.17g clip-answers=%d%s",
         (int)plan->guarantee->select, (int)plan->guarantee->mechanism, plan->guarantee->unit,
         plan->guarantee->neighbours, (int)r->trust, plan->participants, plan->delta, (long long)b->n,
         (long long)b->count, (long long)plan->divisor[hospital], b->grid_log2, (long long)b->clip_grid,
-        (long long)b->clip_norm_grid, (long long)b->threshold_grid, b->scale_threshold, b->scale_query, b->scale_answer,
-        b->sigma, r->clip_answers, training);
+        (long long)b->clip_norm_grid, (long long)b->threshold_grid, b->scale_threshold, b->scale_query,
+        b->epsilon_query, b->scale_answer, b->sigma, r->clip_answers, training);
     return chars < FB_TEXT_CHARS ? FB_OK
                                  : FB_FAIL("identity of the privacy plan: longer than %d characters", FB_TEXT_CHARS);
 }

@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "io/results.h"
 #include "nn/op.h"
 #include "privacy/mechanism.h"
 
@@ -85,6 +86,15 @@ fb_status fb_resume_check(const fb_config *config)
     return status;
 }
 
+int fb_resume_has_begun(const fb_config *config, const char *folder)
+{
+    char path[FB_PATH_CHARS];
+    fb_status status = fb_path_join(path, folder, "identity.txt");
+    const int known = status == FB_OK;
+    fb_error_free(&status);
+    return config->run_resume && known && fb_file_exists(path);
+}
+
 static fb_status compare_identity(const char *path, const char *now)
 {
     char *was = NULL;
@@ -114,6 +124,20 @@ fb_status fb_resume_identity(const fb_config *config, const char *data_sha256)
     if (config->run_resume && fb_file_exists(path))
         return compare_identity(path, text);
     return fb_file_write_atomic(path, text, chars < (int)sizeof text ? chars : (int64_t)sizeof text - 1);
+}
+
+fb_status fb_resume_committed(const fb_config *config, int64_t *rounds)
+{
+    char path[FB_PATH_CHARS];
+    *rounds = 0;
+    FB_TRY(fb_path_join(path, config->run_output, "results.h5"));
+    if (!config->run_resume || !fb_file_exists(path))
+        return FB_OK;
+    fb_status status = fb_results_committed(path, rounds);
+    if (status != FB_OK)
+        fb_log_warn("%s: cannot be read, so the ledgers are not compared with it", path);
+    fb_error_free(&status);
+    return FB_OK;
 }
 
 fb_status fb_resume_move_results(const fb_config *config)

@@ -105,6 +105,19 @@ typedef struct round_start {
     int64_t *participates; /* (hospital_count) owned */
 } round_start;
 
+/* A round whose results were written was released: where neither the ledger nor the outbox knows of it, what was spent
+ * is lost. */
+static fb_status check_charged(const fb_federation *federation, const fb_outbox *outbox, const fb_letter *letter,
+                               const char *who, uint32_t round)
+{
+    if ((int64_t)round >= federation->committed || letter->bytes || fb_ledger_last(fb_outbox_ledger(outbox), round))
+        return FB_OK;
+    return FB_FAIL("round %u of %s is in the results, but neither in its privacy ledger nor in its outbox: what was "
+                   "spent is not known any more; restore both, or start anew in another run.output and add what both "
+                   "spend",
+                   round + 1, who);
+}
+
 /* Looks for the stored messages of this rank's participants, and for the server's. attempt: the highest of theirs. */
 static fb_status find_own(fb_federation *federation, const round_start *start, uint32_t first_attempt, double *attempt)
 {
@@ -114,12 +127,17 @@ static fb_status find_own(fb_federation *federation, const round_start *start, u
         if (!hospital->mine || !start->participates[h])
             continue;
         FB_TRY(fb_hospital_find(federation, hospital, start->round, start->model_hash, first_attempt));
+        if (hospital->outbox)
+            FB_TRY(check_charged(federation, hospital->outbox, &hospital->letter, fb_hospital_name(federation, h),
+                                 start->round));
         *attempt = fmax(*attempt, hospital->letter.attempt);
     }
     if (!federation->server_outbox)
         return FB_OK;
     fb_letter_free(&federation->server_letter);
     FB_TRY(fb_outbox_find(federation->server_outbox, &sum, first_attempt, &federation->server_letter));
+    FB_TRY(
+        check_charged(federation, federation->server_outbox, &federation->server_letter, "the server", start->round));
     *attempt = fmax(*attempt, federation->server_letter.attempt);
     return FB_OK;
 }

@@ -271,6 +271,8 @@ static fb_status start(run *r, int argc, char **argv)
         status = fb_report_create(r->federation, &r->report);
     if (status == FB_OK && is_root(r))
         status = fb_resume_identity(r->config, r->federation->cohort->sha256);
+    if (status == FB_OK && is_root(r))
+        status = fb_resume_committed(r->config, &r->federation->committed);
     if (status == FB_OK && is_root(r) && r->config->run_resume)
         status = fb_resume_move_results(r->config);
     if (status == FB_OK && is_root(r))
@@ -279,6 +281,8 @@ static fb_status start(run *r, int argc, char **argv)
     if (status == FB_OK && is_root(r))
         status = fb_report_plan(r->report);
     status = fb_status_agree(r->comm, status);
+    if (status == FB_OK)
+        status = fb_comm_broadcast(r->comm, &r->federation->committed, sizeof r->federation->committed);
     return status == FB_OK ? ask_for_round(r, 0) : status;
 }
 

@@ -197,8 +197,8 @@ typedef struct private_sum {
     int64_t *sum;     /* (subset->count) */
 } private_sum;
 
-/* Where a patient's random numbers are: by name, so that one patient more or less, which moves the numbers of the others
- * in the shard, changes nothing of the others' gradients. FNV-1a (Fowler, Noll & Vo), begun with the seed. */
+/* Where a patient's random numbers are: by name, so that one patient more or less, which moves the numbers of the
+ * others in the shard, changes nothing of the others' gradients. FNV-1a (Fowler, Noll & Vo), begun with the seed. */
 static fb_rng patient_stream(const training *t, int64_t number)
 {
     const fb_shard *shard = pooled_case(t, &number);

@@ -369,3 +369,12 @@ fb_status fb_results_finish(fb_results **results, const char *status, const fb_a
     FB_FREE(*results);
     return outcome;
 }
+
+fb_status fb_results_committed(const char *path, int64_t *rounds)
+{
+    hid_t file = 0;
+    FB_TRY(fb_h5_file_open(path, &file));
+    const fb_status status = fb_h5_dataset_read(file, fb_result_rounds_committed.name, H5T_NATIVE_INT64, rounds);
+    fb_h5_close(&file);
+    return status;
+}

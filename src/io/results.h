@@ -52,6 +52,9 @@ typedef struct fb_round_record {
 /* Errors: exists already (named; nothing is overwritten), not writable, disk full. */
 fb_status fb_results_create(const char *path, const fb_results_spec *spec, fb_results **out) FB_MUST_USE;
 
+/* How many rounds are complete in the results file of another run. Errors: not such a file, damaged. */
+fb_status fb_results_committed(const char *path, int64_t *rounds) FB_MUST_USE;
+
 /* Rounds are numbered from 0 and come in order; the coordinate `round` holds the same numbers. A round that could not
  * be written is not counted. Errors: disk full or faulty. */
 fb_status fb_results_write_round(fb_results *results, int64_t round, const fb_round_record *record) FB_MUST_USE;

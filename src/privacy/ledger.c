@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 enum { LINE_CHARS = FB_LEDGER_IDENTITY_CHARS + 256 };
@@ -176,24 +177,47 @@ static fb_status cut_torn_line(const fb_ledger *ledger, int64_t file_bytes)
     return FB_OK;
 }
 
-static fb_status open_and_replay(fb_ledger *ledger, const char *identity)
+/* Two processes that charge one ledger would each count half of what was released. */
+static fb_status open_locked(fb_ledger *ledger)
 {
-    char *text = NULL;
-    int64_t file_bytes = 0;
-    if (access(ledger->path, F_OK) != 0)
-        FB_TRY(create(ledger->path, identity));
-    FB_TRY(fb_file_read(ledger->path, SIZE_MAX_BYTES, &text, &file_bytes));
-    const fb_status status = replay(ledger, text, file_bytes, identity);
-    FB_FREE(text);
-    if (status != FB_OK)
-        return status;
     ledger->file = open(ledger->path, O_WRONLY | O_APPEND | O_CLOEXEC);
     if (ledger->file < 0)
         return FB_FAIL("%s: the privacy ledger cannot be opened for writing: %s", ledger->path, strerror(errno));
-    return cut_torn_line(ledger, file_bytes);
+    if (flock(ledger->file, LOCK_EX | LOCK_NB) == 0)
+        return FB_OK;
+    if (errno == EWOULDBLOCK)
+        return FB_FAIL("%s: another process has this privacy ledger open: wait for its end, or choose another "
+                       "run.output",
+                       ledger->path);
+    fb_log_warn("%s: this file system has no locks (%s): see to it that no other process uses the folder", ledger->path,
+                strerror(errno));
+    return FB_OK;
 }
 
-fb_status fb_ledger_open(const char *path, const char *identity, fb_ledger **out)
+static fb_status make_or_find(const fb_ledger *ledger, const char *identity, int begun)
+{
+    if (access(ledger->path, F_OK) == 0)
+        return FB_OK;
+    if (begun)
+        return FB_FAIL("%s: the privacy ledger is missing, though the run has begun: what it charged is not known any "
+                       "more; restore the file, or start anew in another run.output and add what both spend",
+                       ledger->path);
+    return create(ledger->path, identity);
+}
+
+static fb_status open_and_replay(fb_ledger *ledger, const char *identity, int begun)
+{
+    char *text = NULL;
+    int64_t file_bytes = 0;
+    FB_TRY(make_or_find(ledger, identity, begun));
+    FB_TRY(open_locked(ledger));
+    FB_TRY(fb_file_read(ledger->path, SIZE_MAX_BYTES, &text, &file_bytes));
+    const fb_status status = replay(ledger, text, file_bytes, identity);
+    FB_FREE(text);
+    return status == FB_OK ? cut_torn_line(ledger, file_bytes) : status;
+}
+
+fb_status fb_ledger_open(const char *path, const char *identity, int begun, fb_ledger **out)
 {
     fb_ledger *ledger = NULL;
     if (strlen(path) >= FB_PATH_CHARS)
@@ -201,7 +225,7 @@ fb_status fb_ledger_open(const char *path, const char *identity, fb_ledger **out
     FB_TRY(FB_ALLOC(ledger, 1, "privacy ledger"));
     ledger->file = -1;
     memcpy(ledger->path, path, strlen(path) + 1);
-    const fb_status status = open_and_replay(ledger, identity);
+    const fb_status status = open_and_replay(ledger, identity, begun);
     if (status != FB_OK) {
         fb_ledger_close(&ledger);
         return status;

@@ -6,6 +6,8 @@
  *   fedbrats privacy ledger 2: IDENTITY chain_sha256
  *   attempt round hospital steps count message_sha256 chain_sha256
  *
+ * One process at a time has it: an open ledger is locked (flock).
+ *
  * chain_sha256 = SHA-256(previous chain, line so far): a removed or edited line is noticed on open. The spending is not
  * in it: an accountant makes it from the identity and the number of lines.
  */
@@ -23,10 +25,11 @@ typedef struct fb_ledger_entry {
     char message_sha256[FB_SHA256_CHARS];
 } fb_ledger_entry;
 
-/* Opens or creates; checks the chain of an existing file. A last line without its line feed, which was being written
- * when the program ended, is cut off with a notice: its message was not sent. identity: one line. Errors: not writable,
- * malformed or broken chain (line named), another identity (the first part that differs is shown). */
-fb_status fb_ledger_open(const char *path, const char *identity, fb_ledger **out) FB_MUST_USE;
+/* Opens or creates and locks; checks the chain of an existing file. begun: the run has begun before, so that a missing
+ * ledger is an error, since nobody knows any more what it charged. A last line without its line feed, which was being
+ * written when the program ended, is cut off with a notice: its message was not sent. identity: one line. Errors: not
+ * writable, in use, malformed or broken chain (line named), another identity (the first part that differs is shown). */
+fb_status fb_ledger_open(const char *path, const char *identity, int begun, fb_ledger **out) FB_MUST_USE;
 void fb_ledger_close(fb_ledger **ledger);
 
 fb_status fb_ledger_append(fb_ledger *ledger, const fb_ledger_entry *entry) FB_MUST_USE; /* returns after fsync */
