@@ -114,8 +114,11 @@ def last_mean(values, last=LAST):
 
 
 def spent(run):
-    """The largest total budget of a hospital; infinity without a guarantee."""
+    """The largest total budget of a hospital; infinity without a guarantee. Of a run that did not end, what it had
+    planned: more may have been released than its results say."""
     total = float(run.data.epsilon_total.isel(round=-1).max())
+    if run.status != "complete":
+        total = max(total, float(run.provenance.get("epsilon_planned", total)))
     return total if math.isfinite(total) and total > 0 else math.inf
 
 

@@ -80,7 +80,8 @@ shows "patient level" 'unit patient' 'signal/noise of a step' 'WARNING' \
 gaussian="--privacy.mechanism=gaussian --privacy.clip_norm=0.01 --privacy.clip=1e-4"
 # shellcheck disable=SC2086
 plan $gaussian --privacy.noise_multiplier=20 --federation.weighting=uniform --privacy.trust=secagg
-shows "trust" 'trust secagg: the server sees the sum' 'cosine by privacy.trust: local'
+shows "trust" 'trust secagg: the server sees the sum' 'noise on the others is sqrt(1 - 1/K)' \
+    'cosine by privacy.trust: local'
 "$bin/brats-phantom" --output "$dir/cohort" --shape 32x32x32 --scale 0.1 --seed 3 > "$dir/out" 2> "$dir/err" &&
     "$bin/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > "$dir/out" 2>> "$dir/err"
 report $? "a cohort"
@@ -93,6 +94,21 @@ plan $gaussian --privacy.epsilon_total=1e6
 meets "a total of a million has its noise" 1e6 999990
 ! grep -q 'WARNING: of the asked total' "$dir/out"
 report $? "and is used up"
+! grep -q 'has no effect' "$dir/out"
+report $? "no warning about options that nobody set"
+# shellcheck disable=SC2086
+plan $gaussian --privacy.noise_multiplier=5 --privacy.stop_at_epsilon=20 --privacy.epsilon_answer=3 \
+    --privacy.threshold=1e-5
+shows "options without effect, and what a limit allows" 'privacy.epsilon_answer = 3 has no effect here' \
+    'privacy.threshold = 1e-05 has no effect here' 'privacy.stop_at_epsilon = 20 allows '
+allowed=$(sed -n 's/.*stop_at_epsilon = 20 allows \([0-9]*\) of the 300 rounds/\1/p' "$dir/out")
+# shellcheck disable=SC2086
+plan $gaussian --privacy.noise_multiplier=5 --federation.rounds="$allowed"
+meets "$allowed rounds are within the limit" 20 19.5
+# shellcheck disable=SC2086
+plan $gaussian --privacy.noise_multiplier=5 --federation.rounds=$((allowed + 1))
+meets "and one more is not" 21 20.0000001
+refused "pooled patients" 'run.mode = centralised has no privacy to plan' --run.mode=centralised
 printf '[federation]\nrounds = 7\n' > "$dir/a.ini"
 plan "$dir/a.ini" --privacy.mechanism=laplace --privacy.clip=1e-4
 shows "an INI file" 'after 7 rounds'

@@ -202,6 +202,15 @@ static void gaussian_is_exact(void **state)
                 assert_near(found, delta, 1e-6);
         }
     }
+    static const double small[][3] = {{1e-8, 1e-9, 9.0234634996959563e-9}, /* mu, delta, epsilon; mpmath, 60 digits */
+                                      {3e-7, 1e-10, 9.1155286424229916e-7},
+                                      {1e-6, 1e-12, 4.4248927590894820e-6},
+                                      {1e-4, 1e-9, 3.9236063697490108e-4},
+                                      {1e-2, 1e-5, 2.7219419814577136e-2}};
+    for (int i = 0; i < 5; i++) {
+        const double epsilon = by(gaussian(1 / small[i][0], 1, 1), small[i][1], FB_ACCOUNTANT_PLD);
+        assert_within(epsilon, small[i][2] * (1 - 1e-15), small[i][2] * (1 + 1e-15) + 1e-6 * small[i][0]);
+    }
     assert_near(spend_one(gaussian(10, 1, 100), 1e-5), 4.377, 1e-3); /* add/remove; replace-one has twice the shift */
     assert_near(spend_one(gaussian(5, 1, 100), 1e-5), 9.997, 1e-3);
     assert_near(spend_one(gaussian(25, 1, 300), 1e-5), 2.88, 2e-3);

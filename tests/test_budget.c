@@ -302,6 +302,7 @@ static void test_gaussian_budget(void **state)
         assert_close(event->rounding, 500.0 * shares * 0x1p-51);
         assert_close(event->to_continuous, 500.0 * fb_gauss_to_continuous(b.sigma));
         assert_true(isnan(b.epsilon_round) && isnan(b.epsilon_rounding) && b.relation == FB_REPLACE_ONE);
+        assert_int_equal(b.value_bits, trust == FB_TRUST_LOCAL ? 0 : trust == FB_TRUST_SECAGG ? 35 : 31);
         if (trust == FB_TRUST_SECAGG) /* never less together than sigma */
             assert_true(b.sigma_share * b.sigma_share * 10.0 >= b.sigma * b.sigma);
         assert_close(b.sigma_share + 1.0, 1.0 + (trust == FB_TRUST_LOCAL    ? b.sigma
@@ -349,7 +350,9 @@ static void test_central_laplace(void **state)
     spec.select = FB_SELECT_RANDOM;
     const fb_budget local = plan(&spec, 100);
     spec.trust = FB_TRUST_CENTRAL;
-    const fb_budget central = plan(&spec, 100);
+    fb_budget central = plan(&spec, 100);
+    assert_true(local.value_bits == 0 && central.value_bits == 21); /* +-858993, without noise: the width is public */
+    central.value_bits = 0;
     assert_memory_equal(&local, &central, sizeof local);
 }
 

@@ -105,6 +105,21 @@ static void test_round_trip_clusters(void **state)
     }
 }
 
+/* A public width: the length does not tell small values from large ones, and larger ones still fit. */
+static void test_public_width(void **state)
+{
+    (void)state;
+    int64_t size_bytes[3];
+    for (int i = 0; i < 3; i++) {
+        fb_update u = make_update(100, 40, FB_VALUES_GRID, i == 0 ? 1 : i == 1 ? 20 : 25);
+        u.least_bits = 20;
+        size_bytes[i] = send(&u, 1);
+        fb_update_free(&u);
+    }
+    assert_true(size_bytes[0] == HEADER_BYTES + 100 && size_bytes[1] == size_bytes[0]);
+    assert_true(size_bytes[2] > size_bytes[1]);
+}
+
 static void test_extreme_values(void **state)
 {
     (void)state;
@@ -385,6 +400,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_round_trip_clusters),
+        cmocka_unit_test(test_public_width),
         cmocka_unit_test(test_extreme_values),
         cmocka_unit_test(test_size),
         cmocka_unit_test(test_every_truncation_and_bit_flip),

@@ -96,7 +96,8 @@ static int find_value_bits(const fb_update *update)
         const int64_t value = update->grid[k];
         all |= (uint64_t)(value < 0 ? ~value : value);
     }
-    return all == 0 ? 1 : 65 - __builtin_clzll(all);
+    const int bits = all == 0 ? 1 : 65 - __builtin_clzll(all);
+    return bits > update->least_bits ? bits : update->least_bits;
 }
 
 /* Floats and their little-endian bytes, either way round: the same operation. */

@@ -6,7 +6,8 @@
  *            128 bits of BLAKE2b of the model it answers, payload size, CRC-32C of all of it
  *   indices  all (count == n) | implied (select = random: the server derives them) | Rice-coded gaps between the
  *            shared or the absent ones | bitmap
- *   values   f32 | grid integers of `bits` bits each, two's complement, packed
+ *   values   f32 | grid integers of `bits` bits each, two's complement, packed: as many as the largest needs, but at
+ *            least the update's least_bits
  * Rice or bitmap is chosen by size, exactly, per message (codec/index.h). The layout of the header is in frame.c.
  */
 #pragma once

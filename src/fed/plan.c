@@ -4,6 +4,7 @@
 #include "core/mem.h"
 #include "data/shard.h"
 #include "fed/federation.h"
+#include "fed/privacy_check.h"
 #include "fed/privacy_text.h"
 #include "nn/subset.h"
 
@@ -234,12 +235,33 @@ static fb_status print_hospitals(fb_privacy_plan *plan, const subject *s, FILE *
     return FB_OK;
 }
 
+/* What privacy.stop_at_epsilon leaves of the planned rounds, for the hospital that spends most. */
+static fb_status print_limit(const fb_config *config, fb_privacy_plan *plan, FILE *stream)
+{
+    const double limit = config->privacy_stop_at_epsilon;
+    fb_spent spent;
+    int64_t low = 0, high = plan->releases + 1;
+    if (limit == 0.0)
+        return FB_OK;
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+        FB_TRY(fb_privacy_plan_spent(plan, plan->worst, middle, &spent));
+        *(spent.epsilon <= limit ? &low : &high) = middle;
+    }
+    fprintf(stream, "privacy: privacy.stop_at_epsilon = %g allows %lld of the %lld rounds%s\n", limit, (long long)low,
+            (long long)plan->releases, low == 0 ? ": the run would be refused" : "");
+    return FB_OK;
+}
+
 static fb_status print_page(const fb_config *config, const subject *s, FILE *stream)
 {
     fb_privacy_plan *plan = NULL;
     FB_TRY(fb_privacy_plan_create(config, s->n, s->hospital_count, s->train_cases, &plan));
     print_head(config, s, stream);
+    fb_privacy_check_unused(config, stream);
     fb_status status = fb_privacy_text(plan, stream);
+    if (status == FB_OK)
+        status = print_limit(config, plan, stream);
     if (status == FB_OK)
         print_formula(plan, stream);
     if (status == FB_OK)
@@ -252,6 +274,9 @@ fb_status fb_plan_print(const fb_config *config, FILE *stream)
 {
     fb_config solved = *config;
     subject s = {0};
+    if (config->run_mode == FB_MODE_CENTRALISED)
+        return FB_USAGE("run.mode = centralised has no privacy to plan: pooled patients are sent as they are; choose "
+                        "federated, or local");
     fb_status status = count_parameters(config, &s);
     if (status == FB_OK)
         status = find_hospitals(config, &s);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Combinations of options that make no sense for the privacy of a run, each refused with a sentence.
+ * Combinations of options that make no sense for the privacy of a run, each refused with a sentence, and options that
+ * have no effect.
  */
 #include "fed/privacy_check.h"
 
 #include "privacy/mechanism.h"
 
 #include <math.h>
+#include <string.h>
 
 static fb_status check_mode(const fb_config *config)
 {
@@ -104,4 +106,58 @@ fb_status fb_privacy_check(const fb_config *config, const fb_guarantee *guarante
     FB_TRY(check_gaussian(config));
     FB_TRY(check_dpsgd(config));
     return check_budget(config, guarantee);
+}
+
+/* --- options without effect --- */
+
+typedef struct reading {
+    int laplace, gaussian, dpsgd, svt, exponential, local;
+} reading;
+
+static reading reading_of(const fb_config *config)
+{
+    const int laplace = config->privacy_mechanism == FB_MECHANISM_LAPLACE;
+    const int gaussian = config->privacy_mechanism == FB_MECHANISM_GAUSSIAN, noised = laplace || gaussian;
+    const int svt = config->sharing_select == FB_SELECT_SVT || config->sharing_select == FB_SELECT_SVT_AS_PUBLISHED;
+    return (reading){.laplace = laplace,
+                     .gaussian = gaussian,
+                     .dpsgd = config->privacy_mechanism == FB_MECHANISM_DPSGD,
+                     .svt = noised && svt,
+                     .exponential = noised && config->sharing_select == FB_SELECT_EXPONENTIAL,
+                     .local = config->privacy_trust == FB_TRUST_LOCAL};
+}
+
+static const char *fallback_of(const char *key)
+{
+    int count = 0;
+    const fb_option *table = fb_config_table(&count);
+    for (int i = 0; i < count; i++)
+        if (strcmp(table[i].section, "privacy") == 0 && strcmp(table[i].key, key) == 0)
+            return table[i].fallback;
+    FB_ASSERT(!"an option of the table");
+    return NULL;
+}
+
+void fb_privacy_check_unused(const fb_config *config, FILE *stream)
+{
+    const reading r = reading_of(config);
+    const struct {
+        const char *key;
+        int read;
+        const char *by;
+    } options[] = {{"clip_norm", r.gaussian || r.dpsgd, "privacy.mechanism = gaussian and dpsgd"},
+                   {"epsilon_answer", r.laplace, "privacy.mechanism = laplace"},
+                   {"answer_budget", r.laplace, "privacy.mechanism = laplace"},
+                   {"epsilon_threshold", r.svt, "sharing.select = svt with noise"},
+                   {"threshold", r.svt, "sharing.select = svt with noise"},
+                   {"epsilon_query", r.svt || r.exponential, "sharing.select = svt and exponential with noise"},
+                   {"clip_answers", (r.laplace || r.gaussian) && r.local,
+                    "privacy.mechanism = laplace and gaussian with privacy.trust = local"}};
+    char text[FB_TEXT_CHARS];
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        fb_config_text(config, "privacy", options[i].key, text);
+        if (!options[i].read && strcmp(text, fallback_of(options[i].key)) != 0)
+            fprintf(stream, "privacy: WARNING: privacy.%s = %s has no effect here: only %s read it\n", options[i].key,
+                    text, options[i].by);
+    }
 }

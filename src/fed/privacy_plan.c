@@ -340,7 +340,10 @@ static const char *const parallel_patient =
     "every patient is in one hospital only; one in two hospitals spends the sum of both";
 static const char *const no_amplification =
     "the hospitals of a round are drawn from the public seed: no amplification by sampling is claimed";
-static const char *const secagg = "the server sees only the sum of the messages (secure aggregation is simulated)";
+static const char *const secagg =
+    "the server sees only the sum of the messages (secure aggregation is simulated), and every hospital adds its share "
+    "of the noise and keeps it to itself; for one of K hospitals, which knows its own share, the noise on the others "
+    "is sqrt(1 - 1/K) of this";
 static const char *const central = "the server is trusted: it sees every update before it adds the noise";
 static const char *const initial = "the initial model (train.init_from) was not made from these patients";
 

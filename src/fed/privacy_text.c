@@ -13,14 +13,20 @@ const char *fb_privacy_trust_name(fb_trust trust)
     return names[trust];
 }
 
-/* A noised value is on the grid, within the clip where it is clipped again. */
+/* A noised value is on the grid, within the clip where it is clipped again, and otherwise about as large as the largest
+ * noise of a message. */
 int fb_privacy_value_bits(const fb_privacy_plan *plan)
 {
+    const fb_budget *budget = &plan->budget;
     if (plan->release.mechanism == FB_MECHANISM_NONE)
         return 32;
+    if (budget->value_bits > 0)
+        return budget->value_bits;
     const int gaussian = plan->release.mechanism == FB_MECHANISM_GAUSSIAN;
-    const double bound = (double)(gaussian ? plan->budget.clip_norm_grid : plan->budget.clip_grid);
-    return (int)ceil(log2(2.0 * bound + 1.0));
+    const double bound = (double)(gaussian ? budget->clip_norm_grid : budget->clip_grid);
+    const double log_count = log((double)budget->count + 1.0);
+    const double noise = gaussian ? budget->sigma * sqrt(2.0 * log_count) : budget->scale_answer * log_count;
+    return (int)ceil(log2(2.0 * (bound + (plan->release.clip_answers ? 0.0 : noise)) + 1.0));
 }
 
 double fb_privacy_message_bytes(const fb_privacy_plan *plan)
@@ -50,7 +56,10 @@ static void print_claim(const fb_privacy_plan *plan, FILE *stream)
             plan->guarantee->neighbours, fb_privacy_trust_name(plan->release.trust), readers[plan->release.trust]);
     fprintf(stream, "privacy: by %s\n", plan->guarantee->reason);
     if (plan->noise_scale != 1.0)
-        fprintf(stream, "privacy: the configured noise times %.6g meets privacy.epsilon_total\n", plan->noise_scale);
+        fprintf(stream,
+                "privacy: the noise of the options, or of their defaults, times %.6g meets "
+                "privacy.epsilon_total\n",
+                plan->noise_scale);
 }
 
 static void print_accountants(const fb_spent *spent, FILE *stream)
@@ -62,7 +71,7 @@ static void print_accountants(const fb_spent *spent, FILE *stream)
         else
             fprintf(stream, "%s %s %.6g", i ? "," : "", fb_accountant_name((fb_accountant)i), spent->by[i]);
     }
-    fprintf(stream, " (-: does not apply); the least is valid\n");
+    fprintf(stream, " (-: no theorem, or above what is computed); the least is valid\n");
 }
 
 static fb_status print_spending(fb_privacy_plan *plan, FILE *stream)

@@ -3,6 +3,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "fed/privacy_check.h"
 #include "fed/privacy_text.h"
 #include "nn/loss.h"
 
@@ -137,9 +138,12 @@ static fb_status print_privacy(const fb_federation *federation)
     FILE *stream = open_memstream(&text, &size_bytes);
     if (!stream)
         return FB_FAIL("no memory for the plan's text");
-    const fb_status status = fb_privacy_text(federation->privacy, stream);
-    fclose(stream);
     const int federated = federation->config->run_mode == FB_MODE_FEDERATED;
+    fb_status status = FB_OK;
+    fb_privacy_check_unused(federation->config, stream);
+    if (federated || federation->privacy->dpsgd)
+        status = fb_privacy_text(federation->privacy, stream);
+    fclose(stream);
     for (char *line = text, *end; status == FB_OK && (end = strchr(line, '\n')) != NULL; line = end + 1)
         if (federated || strncmp(line, "privacy:", 8) == 0 || strncmp(line, "noise:", 6) == 0)
             fb_log_info("%.*s", (int)(end - line), line);
@@ -180,7 +184,7 @@ fb_status fb_report_plan(const fb_report *report)
                 config->train_optimizer == FB_OPTIMIZER_SGD ? "plain gradient descent" : "Adam");
     if (config->run_mode == FB_MODE_FEDERATED)
         print_outbox(federation);
-    return config->run_mode == FB_MODE_FEDERATED || federation->privacy->dpsgd ? print_privacy(federation) : FB_OK;
+    return print_privacy(federation);
 }
 
 /* --- a round --- */
@@ -327,12 +331,15 @@ typedef struct spending {
 static fb_status describe_spending(const fb_report *report, int complete, spending *out)
 {
     fb_privacy_plan *plan = report->federation->privacy;
-    const int hospital = most_spent(report);
-    fb_spent spent;
+    fb_spent spent = {.epsilon = -1.0}, one;
     *out = (spending){"none", "0", "none", "none"};
     if (!plan->guarantee->formal)
         return FB_OK;
-    FB_TRY(fb_privacy_plan_spent(plan, hospital, report->releases[hospital] + !complete, &spent));
+    for (int h = 0; h < report->federation->hospital_count; h++) { /* by all that was ever charged */
+        FB_TRY(fb_privacy_plan_spent(plan, h, report->releases[h] + !complete, &one));
+        if (one.epsilon > spent.epsilon)
+            spent = one;
+    }
     snprintf(out->epsilon, sizeof out->epsilon, "%s%.9g", complete ? "" : "at most ", spent.epsilon);
     snprintf(out->delta, sizeof out->delta, "%.3g", plan->delta);
     if (plan->release.mechanism == FB_MECHANISM_LAPLACE)

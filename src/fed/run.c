@@ -128,8 +128,9 @@ static fb_status create_results(run *r, int argc, char **argv)
     fb_config_text(r->config, "run", "mode", mode);
     FB_TRY_GOTO(status, fb_path_join(r->results_path, r->config->run_output, "results.h5"), done);
     FB_TRY_GOTO(status, fb_records_config(r->config, &config), done);
-    FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, argc, argv, federation->cohort->sha256, &provenance),
-                done);
+    const char *data =
+        federation->privacy->guarantee->formal ? "in identity.txt, not for release" : federation->cohort->sha256;
+    FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, argc, argv, data, &provenance), done);
     FB_TRY_GOTO(status, fb_report_privacy_records(federation, &provenance), done);
     FB_TRY_GOTO(status, configured_total(federation, &total), done);
     FB_TRY_GOTO(status, FB_ALLOC(names, federation->hospital_count, "hospital names"), done);
@@ -178,8 +179,9 @@ static fb_status write_model(const run *r, const char *name, const float *w, cha
     char path[FB_PATH_CHARS];
     const char *const metadata[] = {"program",           fb_build_version(), "git_revision",
                                     fb_build_revision(), "data_sha256",      r->federation->cohort->sha256};
+    const int entries = r->federation->privacy->guarantee->formal ? 2 : 3; /* no hash of the patients leaves with it */
     FB_TRY(fb_path_join(path, r->config->run_output, name));
-    return fb_safetensors_write(path, r->federation->params, w, metadata, 3, sha256);
+    return fb_safetensors_write(path, r->federation->params, w, metadata, entries, sha256);
 }
 
 /* Mode local: each rank writes its hospitals' models. */

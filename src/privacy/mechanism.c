@@ -357,6 +357,15 @@ static void add_answer_events(const fb_release_spec *spec, fb_budget *budget)
     }
 }
 
+/* Holds every clipped value with 12 deviations of a share of noise, which a run of any length stays within. */
+static int public_bits(const fb_release_spec *spec, const fb_budget *budget)
+{
+    const int64_t bound = spec->mechanism == FB_MECHANISM_LAPLACE ? budget->clip_grid : budget->clip_norm_grid;
+    if (spec->trust == FB_TRUST_LOCAL)
+        return 0;
+    return 1 + (int)ceil(log2((double)bound + 12.0 * budget->sigma_share + 1.0));
+}
+
 /* Basic composition of the parts, where all of them have a pure epsilon. */
 static void sum_parts(const fb_release_spec *spec, fb_budget *budget)
 {
@@ -385,6 +394,7 @@ fb_status fb_budget_plan(const fb_release_spec *spec, int64_t n, fb_budget *out)
     if (spec->mechanism == FB_MECHANISM_GAUSSIAN)
         FB_TRY(plan_gaussian(spec, &budget));
     if (fb_guarantee_find(spec->select, spec->mechanism)->formal) {
+        budget.value_bits = public_bits(spec, &budget);
         add_selection_events(spec, &budget);
         add_answer_events(spec, &budget);
         sum_parts(spec, &budget);

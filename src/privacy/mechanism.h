@@ -105,6 +105,8 @@ typedef struct fb_budget {
     int64_t clip_norm_grid;  /* gaussian: the L2 clip in grid steps */
     double sigma;            /* gaussian: of the noise that protects, in grid steps */
     double sigma_share;      /* of what one hospital adds: sigma, sigma / sqrt(participants) or 0, by trust */
+    int value_bits; /* least width of an answer in a message: public where values have no noise yet, or a share of it,
+                     * and their size must not show in the length; 0: as wide as the largest noised one */
     fb_relation relation;
     int event_count; /* of one round, for the accountants; 0 without a guarantee, and with dpsgd (fb_dpsgd_plan) */
     fb_event events[FB_BUDGET_EVENTS_MAX];

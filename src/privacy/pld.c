@@ -446,11 +446,14 @@ void fb_pld_free(fb_pld *pld)
     fb_tail_sum_free(&pld->tail[1]);
 }
 
-/* Balle & Wang 2018, theorem 8: Phi(mu / 2 - epsilon / mu) - exp(epsilon) Phi(-mu / 2 - epsilon / mu). */
+/* Balle & Wang 2018, theorem 8: Phi(mu / 2 - epsilon / mu) - exp(epsilon) Phi(-mu / 2 - epsilon / mu). The terms are
+ * near each other where mu is small: what their roundings, and those of their arguments z (of z^2 each), can hide is
+ * added. */
 static double gaussian_delta(double mu, double epsilon)
 {
-    double root = sqrt(0.5);
-    return (erfc((epsilon / mu - mu / 2) * root) - exp(epsilon) * erfc((epsilon / mu + mu / 2) * root)) / 2;
+    double root = sqrt(0.5), z = epsilon / mu - mu / 2, first = erfc(z * root);
+    double hidden = 0x1p-50 * (2 + z * z) * first;
+    return (first - exp(epsilon) * erfc((epsilon / mu + mu / 2) * root) + hidden) / 2;
 }
 
 static double gaussian_epsilon(double mu, double delta)

@@ -237,6 +237,7 @@ static fb_status release_noised(const task *t, fb_update *out, fb_release_report
     }
     FB_TRY_GOTO(status, reserve_choice(t, FB_VALUES_GRID, grid, out, report), done);
     fill_values(t, grid, out, report);
+    out->least_bits = t->budget->value_bits;
     status = add_answer_noise(t, out);
 done:
     FB_FREE(grid);

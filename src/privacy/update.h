@@ -18,9 +18,10 @@ typedef struct fb_update {
     int64_t count;   /* shared coordinates, 0..n */
     uint32_t *index; /* (count) strictly ascending; owned; NULL when count == n: all of them */
     fb_value_kind kind;
-    float *f32;    /* (count) owned; FB_VALUES_F32 */
-    int64_t *grid; /* (count) owned; FB_VALUES_GRID */
-    int grid_log2; /* FB_VALUES_GRID: value = grid * 2^grid_log2, at least -40 */
+    float *f32;     /* (count) owned; FB_VALUES_F32 */
+    int64_t *grid;  /* (count) owned; FB_VALUES_GRID */
+    int grid_log2;  /* FB_VALUES_GRID: value = grid * 2^grid_log2, at least -40 */
+    int least_bits; /* FB_VALUES_GRID: a message has at least so many bits for a value, 0 to 64 */
 } fb_update;
 
 /* Sets the kind and reserves room for `count` values (and, unless count == n, indices), not zeroed: the caller fills
