@@ -30,7 +30,7 @@ SECONDS = ("comm_seconds", "eval_seconds", "train_seconds_max", "round_seconds",
 PER_HOSPITAL = ("steps", "participated", "bytes_sent", "shared_fraction_achieved", "epsilon_round", "epsilon_total",
                 "epsilon_per_parameter")
 DIAGNOSTICS = ("update_cosine", "update_snr", "clip_rate", "selection_overlap", "norm_scale", "train_loss",
-               "train_seconds", "privacy_seconds", "svt_tests")
+               "train_seconds", "privacy_seconds", "sum_cosine", "svt_tests")
 DIAGNOSTIC_FIELDS = (13, 14, 15, 20, 21, 16, 17, 18)  # of the real ones, as fill() of test_results.c numbers them
 NOT_EVALUATED = 1  # round whose dice of ET is NaN
 
@@ -92,6 +92,7 @@ def check_diagnostics():
         assert data.hospital.values.tolist() == HOSPITALS and data.epsilon.item() == 2.5
         for field, name in zip(DIAGNOSTIC_FIELDS, DIAGNOSTICS):
             np.testing.assert_array_equal(data[name].squeeze(), value(1, 5, field, range(3)), err_msg=name)
+        np.testing.assert_array_equal(data.sum_cosine.squeeze(), value(1, 5, 30, [0])[:, 0])
         np.testing.assert_array_equal(data.svt_tests.squeeze(), value(1, 5, 192, [0, 8, 16]))
         both = xr.combine_by_coords([opened(r, engine, "diagnostics") for r in (0, 1)])
         assert both.sizes["share_fraction"] == 2 and both.sizes["hospital"] == 3
@@ -113,7 +114,7 @@ def check_descriptions():
                     assert item.dtype == np.int64, name
                 elif name not in ("select", "mechanism", "algorithm", "mode", "hospital", "region"):
                     assert item.dtype == np.float64, name
-        assert seen == 19 + 9 + 10 + 9, seen
+        assert seen == 19 + 10 + 10 + 9, seen
 
 
 def check_groups():

@@ -51,6 +51,7 @@ static void fill(sample *s, int run, int64_t round)
     for (int i = 0; i < 7; i++)
         *scalars[i] = value(run, round, 2 + i, 0);
     r->bytes_dense = 4000000000 + run;
+    r->sum_cosine = value(run, round, 30, 0);
     for (int h = 0; h < HOSPITALS; h++) {
         for (int i = 0; i < 4; i++)
             s->integers[i][h] = (int64_t)value(run, round, 64 * i, 8 * h);

@@ -74,6 +74,7 @@ typedef struct fb_federation {
     fb_noise *server_noise;                  /* rank 0, trust = central */
     fb_outbox *server_outbox;                /* rank 0, trust = central: the noised sums */
     fb_letter server_letter;                 /* of the present round */
+    double sum_cosine;                       /* of it, before and after its noise: a diagnostic; NaN where unknown */
     fb_aggregate *aggregate;                 /* rank 0 */
     fb_aggregate *aggregate_m, *aggregate_v; /* rank 0, momentum = average */
 } fb_federation;

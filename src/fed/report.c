@@ -274,6 +274,7 @@ fb_status fb_report_record(fb_report *report, const fb_hospital_report *hospital
     record->train_seconds_max = figures->times.train_s;
     record->round_seconds = figures->round_s;
     record->simulated_seconds = slowest + figures->times.comm_s;
+    record->sum_cosine = report->federation->sum_cosine;
     record->bytes_dense = report->federation->subset->count * (int64_t)sizeof(float);
     add_totals(report, hospitals, figures);
     *out = record;

@@ -12,6 +12,7 @@
 
 static void reset_reports(fb_federation *federation)
 {
+    federation->sum_cosine = NAN;
     for (int h = 0; h < federation->hospital_count; h++) {
         fb_hospital *hospital = &federation->hospitals[h];
         const int64_t releases = hospital->report.releases, releases_all = hospital->report.releases_all;

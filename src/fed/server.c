@@ -10,6 +10,7 @@
 #include "core/mem.h"
 #include "fed/federation.h"
 
+#include <math.h>
 #include <string.h>
 
 static const int64_t SUM_LIMIT = INT64_C(1) << 61; /* leaves room for the noise within the 2^62 of a message */
@@ -65,6 +66,33 @@ static fb_status add_to_sum(server *s, fb_update *update)
     return FB_OK;
 }
 
+/* Cosine of two sums of one length. */
+static double cosine(int64_t count, const int64_t *a, const int64_t *b)
+{
+    double dot = 0.0, a_square = 0.0, b_square = 0.0;
+    for (int64_t k = 0; k < count; k++) {
+        dot += (double)a[k] * (double)b[k];
+        a_square += (double)a[k] * (double)a[k];
+        b_square += (double)b[k] * (double)b[k];
+    }
+    return dot / sqrt(a_square * b_square);
+}
+
+static fb_status add_server_noise(server *s)
+{
+    fb_federation *federation = s->federation;
+    const fb_privacy_plan *plan = federation->privacy;
+    const int64_t count = s->sum.count;
+    int64_t *clean = NULL;
+    FB_TRY(FB_ALLOC_RAW(clean, count, "sum of the updates"));
+    memcpy(clean, s->sum.grid, (size_t)count * sizeof *clean);
+    const fb_status status = fb_release_server_noise(&plan->release, &plan->budget, federation->server_noise,
+                                                     federation->server_letter.attempt, s->round, count, s->sum.grid);
+    federation->sum_cosine = cosine(count, clean, s->sum.grid);
+    FB_FREE(clean);
+    return status;
+}
+
 /* The sum with its noise: as it is stored from an earlier run, or made, stored and charged now. */
 static fb_status noise_sum(server *s)
 {
@@ -78,8 +106,7 @@ static fb_status noise_sum(server *s)
         FB_TRY(fb_frame_decode(letter->bytes, letter->size_bytes, &info, federation->subset->count, plan->budget.count,
                                implied ? s->implied : NULL, implied ? plan->budget.count : 0, &s->sum));
     } else {
-        FB_TRY(fb_release_server_noise(&plan->release, &plan->budget, federation->server_noise, letter->attempt,
-                                       s->round, s->sum.count, s->sum.grid));
+        FB_TRY(add_server_noise(s));
         FB_TRY(fb_frame_encode(&info, &s->sum, implied, &letter->bytes, &letter->size_bytes));
     }
     return fb_outbox_post(federation->server_outbox, &info, letter);

@@ -46,6 +46,7 @@ typedef struct fb_round_record {
     /* group /diagnostics: the simulator's own view, not for release */
     const double *update_cosine, *update_snr, *clip_rate, *selection_overlap, *norm_scale;
     const double *train_loss, *train_seconds, *privacy_seconds;
+    double sum_cosine; /* trust = central; NaN otherwise */
     const int64_t *svt_tests;
 } fb_round_record;
 

@@ -55,6 +55,8 @@ const fb_result_variable fb_result_variables[FB_RESULT_VARIABLES] = {
     {"train_loss", FB_PER_HOSPITAL, 1, 0, "1", "mean training loss", RECORD(train_loss)},
     {"train_seconds", FB_PER_HOSPITAL, 1, 0, "s", "training time", RECORD(train_seconds)},
     {"privacy_seconds", FB_PER_HOSPITAL, 1, 0, "s", "time to select, clip and add noise", RECORD(privacy_seconds)},
+    {"sum_cosine", FB_PER_ROUND, 1, 0, "1", "cosine of the noised and the clean sum of the updates, trust = central",
+     RECORD(sum_cosine)},
     {"svt_tests", FB_PER_HOSPITAL, 1, 1, "1", "threshold tests of the sparse vector technique", RECORD(svt_tests)},
 };
 

@@ -10,7 +10,7 @@
 
 enum {
     FB_RESULT_AXES_MAX = 9, /* 7 of the sweep, then those of the variable's shape */
-    FB_RESULT_VARIABLES = 27
+    FB_RESULT_VARIABLES = 28
 };
 
 typedef enum fb_result_shape {
