@@ -375,7 +375,7 @@ static void test_random_shares_all_it_may(void **state)
 static void test_kept_tables_change_nothing(void **state)
 {
     (void)state;
-    for (int select = FB_SELECT_ALL; select <= FB_SELECT_SVT; select++) {
+    for (int select = FB_SELECT_ALL; select <= FB_SELECT_EXPONENTIAL; select++) {
         if (select == FB_SELECT_TOPK)
             continue;
         for (int clip_answers = 0; clip_answers < 2; clip_answers++) {
