@@ -172,7 +172,7 @@ static void print_verdict(audit *a, const char *name, double bound, double claim
 static fb_status run_subject(audit *a, const fb_audit_subject *subject, const char *name, const fb_audit_pair *pairs,
                              int pair_count)
 {
-    const fb_audit_settings audit_settings = {a->set.samples, a->set.confidence};
+    const fb_audit_settings audit_settings = {a->set.samples, a->set.confidence, (uint64_t)a->set.seed};
     fb_audit_row *row = &a->row[a->row_count];
     char detail[200];
     row->subject = name;

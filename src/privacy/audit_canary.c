@@ -242,7 +242,7 @@ static fb_status run_directions(hospital *h, int64_t n, uint64_t seed, const fb_
 fb_status fb_canary_gaussian(const fb_release_spec *spec, int64_t n, int64_t samples, uint64_t seed, double confidence,
                              double delta, fb_canary_result *out)
 {
-    const fb_audit_settings settings = {samples, confidence};
+    const fb_audit_settings settings = {samples, confidence, seed};
     hospital h = {.spec = spec};
     fb_audit_result *result = NULL;
     memset(out, 0, sizeof *out);
