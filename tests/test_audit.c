@@ -16,7 +16,7 @@
  *   answer-sensitivity        audit
  *   nan-passes                audit
  *   replay-uncharged          audit
- *   pass-noise-reused         test_selection_follows_the_oracle
+ *   pass-noise-reused         audit, test_selection_follows_the_oracle
  *   replacement-sampling      test_random_shares_all_it_may
  *   threshold-reused          test_rounds_are_independent (it spends no more than the sum of its rounds: nothing to
  *                             refute)
@@ -496,6 +496,8 @@ static void test_planted_faults_are_refuted(void **state)
         {FB_MUTANT_ANSWER_WITHOUT_C, {FB_SELECT_SVT, 4, 4, 1.0, 0.0, 0.1, 0.7, ALL_PAIRS, {4000, 0.0}, {8000, 0.0}}},
         {FB_MUTANT_ANSWER_SENSITIVITY, {FB_SELECT_SVT, 1, 1, 1.0, 0.0, 0.05, 0.9, ALL_PAIRS, {4000, 0.0}, {8000, 0.0}}},
         {FB_MUTANT_NAN_PASSES, {FB_SELECT_SVT, 8, 4, 1.0, 0.5, 0.1, 0.4, ALL_PAIRS, {4000, 0.0}, {8000, 0.0}}},
+        {FB_MUTANT_PASS_NOISE_REUSED,
+         {FB_SELECT_SVT, 8, 1, 1.0, 0.75, 0.25, 0.01, LAST_UP, {20000, 0.0}, {20000, 0.0}}},
         {FB_MUTANT_REPLAY_UNCHARGED, {FB_SELECT_SVT, 1, 1, 1.0, 0.0, 0.05, 0.9, ALL_PAIRS, {4000, 0.0}, {8000, 0.0}}},
     };
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
