@@ -272,9 +272,9 @@ static double judge_rounds(int mutant)
         must(fb_audit_broken_create((fb_audit_mutant)mutant, &spec, TWO, 3, &broken));
     const fb_audit_subject *subject = broken ? fb_audit_broken_subject(broken) : fb_audit_release_subject(sound);
     for (uint32_t k = 0; k < TRIALS; k++) {
-        must(subject->run(subject->state, dw, 0, 2 * k, outcome));
+        must(subject->run(subject->state, dw, k, 0, outcome)); /* every run is a new attempt, of two rounds */
         if (!broken)
-            must(subject->run(subject->state, dw, 0, 2 * k + 1, outcome + TWO));
+            must(subject->run(subject->state, dw, k, 1, outcome + TWO));
         count[SETS * set_of(TWO, outcome) + set_of(TWO, outcome + TWO)]++;
     }
     for (int a = 0; a < SETS; a++)
