@@ -38,6 +38,9 @@ cp "$work/out" "$work/first"
 audit --audit.mechanism=svt+laplace --audit.samples=2000 --audit.seed=5
 diff <(grep ^svt "$work/first") <(grep ^svt "$work/out")
 report $? "the same seed gives the same bounds"
+audit --audit.mechanism=svt+laplace --audit.samples=20000 --audit.seed=5
+awk '/^svt/ { found = $4 > 0.6 && $4 <= 1 } END { exit !found }' "$work/out"
+report $? "at the default settings 20000 samples show 0.6 of the claim"
 refused 1 "a.h5 exists already" "an existing file is kept" --audit.mechanism=all+laplace --audit.samples=100 \
     --audit.output="$work/a.h5"
 for mutant in clip-after-noise unselected-unnoised nan-passes; do

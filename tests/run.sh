@@ -20,7 +20,7 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 export CMOCKA_MESSAGE_OUTPUT=TAP
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0:allocator_may_return_null=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-limit_s=${FB_TEST_LIMIT_S:-600}
+limit_s=${FB_TEST_LIMIT_S:-$([ -n "${FB_LONG:-}" ] && echo 3600 || echo 600)}
 tests=${FB_TESTS:-tests}
 logs=$FB_BUILD/test-logs
 mkdir -p "$logs" || exit 1

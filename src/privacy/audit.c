@@ -5,6 +5,7 @@
 #include "core/mem.h"
 #include "core/timer.h"
 #include "privacy/audit_bound.h"
+#include "privacy/noise.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +13,8 @@
 #include <string.h>
 
 enum { STATES = 8, STATISTICS = 2, STAGE_1_SHARE = 4, CANDIDATES = 1000 };
+
+static const double Z_LATER = 4.0, Z_FIRST = 2.0; /* standard deviations of a log ratio in the stages */
 
 typedef enum statistic { LIKELIHOOD, PROJECTION } statistic;
 
@@ -31,6 +34,7 @@ typedef struct audit {
     int64_t first_count; /* samples of stage 1 of an input */
     int32_t *first[2];   /* (first_count, width) outcomes of stage 1 */
     double *score[2];    /* (first_count) */
+    fb_noise *coin;
     char title[80];
     int64_t done, total;
     double start_s;
@@ -179,14 +183,18 @@ static int64_t below(const double *sorted, int64_t count, double x)
     return low;
 }
 
-/* What stage 2 may be expected to prove of an event: normal approximation of its bound. */
-static double expected_bound(const audit *a, int64_t hits, int64_t misses, double z)
+/* What stage 2 may be expected to prove of an event that stage 1 saw so often: Wilson's interval for the share of the
+ * hits, widened by what stage 1, which picks the best of many events, may have seen by chance. */
+static double expected_bound(const audit *a, int64_t hits, int64_t misses)
 {
-    const double n = (double)a->first_count, later = (double)a->settings->samples;
-    const double p = (double)hits / n, q = ((double)misses + 1.0) / n;
-    const double low = p - z * sqrt(p * (1.0 - p) / later) - a->subject->delta;
-    const double high = q + z * sqrt(q * (1.0 - fmin(1.0, q)) / later);
-    return low > 0.0 ? log(low / high) : -INFINITY;
+    const double n = (double)a->first_count, later = (double)a->settings->samples, delta = a->subject->delta;
+    const double p = (double)hits / n, q = (double)misses / n;
+    if (p <= delta)
+        return -INFINITY;
+    const double z = Z_LATER + Z_FIRST * sqrt(later / n), events = (p + q) * later, share = p / (p + q);
+    const double half = 0.5 * z * z / events, spread = sqrt(z * z * share * (1.0 - share) / events + half * half);
+    const double low = (share + half - spread) / (1.0 + 2.0 * half);
+    return log(low / (1.0 - low)) + log1p(-delta / p);
 }
 
 /* Best half line of the sorted scores, in both directions. */
@@ -202,7 +210,7 @@ static void choose_cuts(const audit *a, lesson *l, statistic s, double best[2])
                 for (int input = 0; input < 2; input++)
                     hits[input] = direction == 0 ? n - below(a->score[input], n, cut)
                                                  : below(a->score[input], n, nextafter(cut, INFINITY));
-                const double bound = expected_bound(a, hits[direction], hits[1 - direction], 4.0);
+                const double bound = expected_bound(a, hits[direction], hits[1 - direction]);
                 if (bound > best[direction]) {
                     best[direction] = bound;
                     l->chosen[direction] = s;
@@ -255,36 +263,54 @@ static fb_status stage_1(audit *a, const fb_audit_pair *pair, uint32_t attempt, 
     return FB_OK;
 }
 
+/* Events and scores of stage 2. */
+typedef struct tally {
+    int64_t trials[2];                       /* [side] */
+    int64_t events[2][2];                    /* [side][direction] */
+    int64_t reached[2][FB_AUDIT_POINTS + 1]; /* [side][points <= score] */
+} tally;
+
+static void count_outcome(const audit *a, const lesson *l, int side, const int32_t *outcome, tally *t)
+{
+    const double score = score_of(a, l, l->chosen[0], outcome);
+    const double other = l->chosen[1] == l->chosen[0] ? score : score_of(a, l, l->chosen[1], outcome);
+    t->trials[side]++;
+    t->events[side][0] += score >= l->cut[0];
+    t->events[side][1] += other <= l->cut[1];
+    t->reached[side][below(l->point, FB_AUDIT_POINTS, nextafter(score, INFINITY))]++;
+}
+
+static void conclude(const audit *a, const tally *t, double alpha, fb_audit_finding *out)
+{
+    int64_t at_least[2] = {0, 0};
+    const double trials[2] = {fmax(1.0, (double)t->trials[0]), fmax(1.0, (double)t->trials[1])};
+    for (int direction = 0; direction < 2; direction++) {
+        const int64_t hits = t->events[direction][direction], misses = t->events[1 - direction][direction];
+        out->rate[direction][0] = (double)hits / trials[direction];
+        out->rate[direction][1] = (double)misses / trials[1 - direction];
+        out->epsilon[direction] = fb_audit_epsilon(hits, misses, t->trials[0] + t->trials[1], alpha, a->subject->delta);
+    }
+    for (int k = 0; k < FB_AUDIT_POINTS; k++) { /* from the highest cut: ascending rates */
+        for (int side = 0; side < 2; side++)
+            at_least[side] += t->reached[side][FB_AUDIT_POINTS - k];
+        out->true_positive[k] = (double)at_least[0] / trials[0];
+        out->false_positive[k] = (double)at_least[1] / trials[1];
+    }
+}
+
 static fb_status stage_2(audit *a, const fb_audit_pair *pair, uint32_t attempt, const lesson *l, double alpha,
                          fb_audit_finding *out)
 {
-    int64_t events[2][2] = {{0}},
-            reached[2][FB_AUDIT_POINTS + 1] = {{0}}; /* [side][direction]; [side][points <= score] */
+    const fb_noise_address coins = {.attempt = attempt, .purpose = FB_NOISE_AUDIT};
     int32_t outcome[FB_AUDIT_WIDTH_MAX];
-    const int64_t samples = a->settings->samples;
-    for (int side = 0; side < 2; side++) {
-        for (int64_t k = 0; k < samples; k++) {
-            FB_TRY(draw(a, pair, side, attempt + (uint32_t)side, k, outcome));
-            const double score = score_of(a, l, l->chosen[0], outcome);
-            const double other = l->chosen[1] == l->chosen[0] ? score : score_of(a, l, l->chosen[1], outcome);
-            events[side][0] += score >= l->cut[0];
-            events[side][1] += other <= l->cut[1];
-            reached[side][below(l->point, FB_AUDIT_POINTS, nextafter(score, INFINITY))]++;
-        }
+    tally t = {.trials = {0, 0}};
+    fb_noise_seek(a->coin, &coins);
+    for (int64_t k = 0; k < 2 * a->settings->samples; k++) {
+        const int side = fb_noise_byte(a->coin) & 1;
+        FB_TRY(draw(a, pair, side, attempt, k, outcome));
+        count_outcome(a, l, side, outcome, &t);
     }
-    for (int direction = 0; direction < 2; direction++) {
-        const int64_t hits = events[direction][direction], misses = events[1 - direction][direction];
-        out->rate[direction][0] = (double)hits / (double)samples;
-        out->rate[direction][1] = (double)misses / (double)samples;
-        out->epsilon[direction] = fb_audit_epsilon(hits, misses, samples, alpha, a->subject->delta);
-    }
-    int64_t at_least[2] = {0, 0};
-    for (int k = 0; k < FB_AUDIT_POINTS; k++) { /* from the highest cut: ascending rates */
-        for (int side = 0; side < 2; side++)
-            at_least[side] += reached[side][FB_AUDIT_POINTS - k];
-        out->true_positive[k] = (double)at_least[0] / (double)samples;
-        out->false_positive[k] = (double)at_least[1] / (double)samples;
-    }
+    conclude(a, &t, alpha, out);
     return FB_OK;
 }
 
@@ -308,33 +334,43 @@ static fb_status audit_pairs(audit *a, const fb_audit_pair *pairs, int pair_coun
     }
     FB_FREE(l);
     out->pair_count = pair_count;
-    out->ceiling = fb_audit_ceiling(a->settings->samples, alpha, a->subject->delta);
+    out->ceiling = fb_audit_ceiling(2 * a->settings->samples, alpha, a->subject->delta);
     out->samples = a->done;
     out->refuted = out->bound > a->subject->epsilon;
     return status;
+}
+
+/* Coins come from a key that no subject uses: hospital 1's. */
+static fb_status prepare(audit *a)
+{
+    uint8_t key[FB_KEY_BYTES];
+    FB_TRY(fb_key_make(FB_KEY_SEED, a->settings->seed, NULL, 1, key));
+    FB_TRY(fb_noise_create(key, &a->coin));
+    for (int side = 0; side < 2; side++) {
+        FB_TRY(FB_ALLOC(a->first[side], a->first_count * a->subject->width, "outcomes of an audit"));
+        FB_TRY(FB_ALLOC(a->score[side], a->first_count, "scores of an audit"));
+    }
+    return FB_OK;
 }
 
 fb_status fb_audit_run(const fb_audit_subject *subject, const fb_audit_pair *pairs, int pair_count,
                        const fb_audit_settings *settings, fb_audit_result *out)
 {
     audit a = {.subject = subject, .settings = settings, .start_s = fb_time_s()};
-    fb_status status = FB_OK;
     FB_ASSERT(1 <= pair_count && pair_count <= FB_AUDIT_PAIRS_MAX && subject->width <= FB_AUDIT_WIDTH_MAX);
-    FB_ASSERT(settings->samples >= STAGE_1_SHARE && settings->samples <= UINT32_MAX);
-    a.first_count = settings->samples / STAGE_1_SHARE;
+    FB_ASSERT(settings->samples >= STAGE_1_SHARE && settings->samples <= UINT32_MAX / 2);
+    const int64_t share = settings->samples / STAGE_1_SHARE;
+    a.first_count = share < FB_AUDIT_FIRST_MAX ? share : FB_AUDIT_FIRST_MAX;
     snprintf(a.title, sizeof a.title, "%s, percent", subject->name);
     a.total = 2 * pair_count * (a.first_count + settings->samples);
     memset(out, 0, sizeof *out);
-    for (int side = 0; side < 2 && status == FB_OK; side++) {
-        status = FB_ALLOC(a.first[side], a.first_count * subject->width, "outcomes of an audit");
-        if (status == FB_OK)
-            status = FB_ALLOC(a.score[side], a.first_count, "scores of an audit");
-    }
+    fb_status status = prepare(&a);
     if (status == FB_OK)
         status = audit_pairs(&a, pairs, pair_count, out);
     for (int side = 0; side < 2; side++) {
         FB_FREE(a.first[side]);
         FB_FREE(a.score[side]);
     }
+    fb_noise_destroy(&a.coin);
     return status;
 }

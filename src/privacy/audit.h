@@ -2,9 +2,9 @@
  *
  * The two-stage audit of a mechanism (Ding et al. 2018; Bichsel et al. 2021): on a pair of neighbouring inputs, stage 1
  * learns from samples a statistic of the outcome and picks an event, a half line of it; stage 2 counts that event in
- * fresh samples of both inputs and bounds epsilon from below (audit_bound.h). The confidence holds for all pairs and
- * both directions of one audit together (Bonferroni). An audit is a lower bound: it can refute a claim, and proves
- * nothing about the pairs, events and faults that it does not try.
+ * fresh samples, each of an input that a coin chooses, and bounds epsilon from below (audit_bound.h). The confidence
+ * holds for all pairs and both directions of one audit together (Bonferroni). An audit is a lower bound: it can refute
+ * a claim, and proves nothing about the pairs, events and faults that it does not try.
  *
  * Statistics of an outcome, of which stage 1 takes the better one: the log likelihood ratio as if the values were
  * independent, each of them unselected, below -C, at -C, between, at 0, between, at C or above C, with the number of
@@ -21,6 +21,7 @@ enum {
     FB_AUDIT_WIDTH_MAX = 2 * FB_AUDIT_COORDINATES_MAX,
     FB_AUDIT_PAIRS_MAX = 8,
     FB_AUDIT_POINTS = 201,
+    FB_AUDIT_FIRST_MAX = 250000,
     FB_AUDIT_UNSELECTED = INT32_MIN,
     FB_AUDIT_VALUE_MAX = 1 << 30 /* what is beyond is shown as this: post-processing */
 };
@@ -43,8 +44,10 @@ typedef struct fb_audit_pair {
 } fb_audit_pair;
 
 typedef struct fb_audit_settings {
-    int64_t samples;   /* of stage 2, of each input of a pair; stage 1 takes a quarter as many */
+    int64_t samples; /* of stage 2, of each input of a pair on average: a coin chooses the input of each. Stage 1 takes
+                      * a quarter as many, at most FB_AUDIT_FIRST_MAX */
     double confidence; /* that no bound of the audit is above the true epsilon */
+    uint64_t seed;     /* of the coin */
 } fb_audit_settings;
 
 /* Of one pair. [0]: the event is likely under dw[0], rare under dw[1]; [1]: the other way round. */

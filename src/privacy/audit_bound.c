@@ -7,6 +7,8 @@
 
 enum { BISECTIONS = 60, FRACTION_TERMS = 1000000 };
 
+static const double DELTA_SHARE = 1.0 / 16.0; /* of alpha: delta is small, so that P need not be known well */
+
 /* Continued fraction of the incomplete beta function (Lentz); converges within O(sqrt(max(a, b))) terms for
  * x < (a + 1) / (a + b + 2). */
 static double beta_fraction(double a, double b, double x)
@@ -69,14 +71,18 @@ double fb_audit_upper(int64_t hits, int64_t trials, double alpha)
 
 double fb_audit_epsilon(int64_t hits_p, int64_t hits_q, int64_t trials, double alpha, double delta)
 {
-    const double p = fb_audit_lower(hits_p, trials, alpha / 2.0) - delta;
-    const double q = fb_audit_upper(hits_q, trials, alpha / 2.0);
-    return p > q ? log(p / q) : 0.0;
+    if (hits_p == 0)
+        return 0.0;
+    const double rest = delta > 0.0 ? DELTA_SHARE * alpha : 0.0;
+    const double first = fb_audit_lower(hits_p, hits_p + hits_q, alpha - rest); /* P / (P + Q) */
+    const double p = delta > 0.0 ? 2.0 * fb_audit_lower(hits_p, trials, rest) : 1.0;
+    const double ratio = p > delta ? (1.0 - delta / p) * first / (1.0 - first) : 0.0;
+    return ratio > 1.0 ? log(ratio) : 0.0;
 }
 
 double fb_audit_ceiling(int64_t trials, double alpha, double delta)
 {
-    return fb_audit_epsilon(trials, 0, trials, alpha, delta);
+    return fb_audit_epsilon(trials / 2, 0, trials, alpha, delta);
 }
 
 /* The theorem's alpha is the largest average of the i probabilities below `right`, over i. */

@@ -12,12 +12,15 @@
 double fb_audit_lower(int64_t hits, int64_t trials, double alpha);
 double fb_audit_upper(int64_t hits, int64_t trials, double alpha);
 
-/* An event that happened `hits_p` times in `trials` samples of one input and `hits_q` times in as many of its
- * neighbour: (epsilon, delta)-DP needs P <= e^epsilon Q + delta, so epsilon >= ln((P - delta) / Q) with confidence 1 -
- * alpha, half of alpha for each side. At least 0. */
+/* An event that happened `hits_p` times under one input and `hits_q` times under its neighbour, where a fair coin chose
+ * the input of each of `trials` samples. (epsilon, delta)-DP needs P <= e^epsilon Q + delta. Given that the event
+ * happened, the input was the first one with probability P / (P + Q), so that hits_p is binomial of hits_p + hits_q
+ * trials: one bound instead of one for P and one for Q, which would lose sqrt(2) as much for rare events. With r its
+ * lower bound and p that of P, epsilon >= ln((1 - delta / p) r / (1 - r)) with confidence 1 - alpha. At least 0. */
 double fb_audit_epsilon(int64_t hits_p, int64_t hits_q, int64_t trials, double alpha, double delta);
 
-/* The most that `trials` samples of each input can prove: every sample a hit there, none here. */
+/* The most that `trials` samples can prove: every sample of the one input a hit, none of the other, half of the trials
+ * each. */
 double fb_audit_ceiling(int64_t trials, double alpha, double delta);
 
 /* The audit in one run (Steinke, Nasr & Jagielski 2023, theorem 5.2): of m canaries, each in or out by a fair coin, the

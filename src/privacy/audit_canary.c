@@ -202,7 +202,7 @@ static fb_status release_direction(void *state, const float *dw, uint32_t attemp
     const fb_rng order = {.seed = attempt, .purpose = FB_RNG_SELECT, .round = sample};
     const fb_release_input in = {
         .public_rng = &order, .noise = h->noise, .attempt = attempt, .round = sample, .steps = 1, .dw = h->dw};
-    const float length = (float)(h->spec->clip_norm / sqrt((double)n));
+    const float length = (float)(h->spec->clip_norm / sqrt((double)h->budget.count)); /* of what is shared */
     double score = 0.0;
     fb_noise_seek(h->direction, &address);
     for (int64_t i = 0; i < n; i++)
@@ -242,7 +242,7 @@ static fb_status run_directions(hospital *h, int64_t n, uint64_t seed, const fb_
 fb_status fb_canary_gaussian(const fb_release_spec *spec, int64_t n, int64_t samples, uint64_t seed, double confidence,
                              double delta, fb_canary_result *out)
 {
-    const fb_audit_settings settings = {samples, confidence};
+    const fb_audit_settings settings = {samples, confidence, seed};
     hospital h = {.spec = spec};
     fb_audit_result *result = NULL;
     memset(out, 0, sizeof *out);

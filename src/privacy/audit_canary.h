@@ -10,8 +10,8 @@
  * fb_audit_one_run_epsilon(m, m, m), the ceiling.
  *
  * Hospital level (gaussian), in one shot per sample (after Andrew et al. 2024): the hospital's update is a random
- * direction as long as the L2 clip, or its opposite, by a fair coin: replace-one neighbours. The score is the cosine of
- * released update and direction, and the event of the audit is fixed before, on other samples.
+ * direction whose shared part is as long as the L2 clip, or its opposite, by a fair coin: replace-one neighbours. The
+ * score is the cosine of released update and direction, and the event of the audit is fixed before, on other samples.
  */
 #pragma once
 

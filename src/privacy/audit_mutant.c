@@ -98,7 +98,7 @@ static void run_pass(work *w, uint32_t pass, int64_t cut_off)
 static void select_svt(work *w)
 {
     const fb_audit_broken *b = w->b;
-    const int no_cut = b->mutant == FB_MUTANT_NO_CUT_OFF || b->mutant == FB_MUTANT_NO_QUERY_NOISE;
+    const int no_cut = b->mutant == FB_MUTANT_NO_CUT_OFF;
     const uint32_t rounds = no_cut ? 1 : FB_SVT_PASSES;
     for (uint32_t pass = 0; pass < rounds && w->count < (no_cut ? b->budget.n : b->budget.count); pass++)
         run_pass(w, pass, no_cut ? b->budget.n : b->budget.count);

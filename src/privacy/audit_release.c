@@ -2,6 +2,7 @@
 #include "privacy/audit_release.h"
 
 #include "core/mem.h"
+#include "privacy/exponential.h"
 #include "privacy/grid.h"
 #include "privacy/laplace.h"
 #include "privacy/svt.h"
@@ -57,6 +58,8 @@ static fb_status release_fast(void *state, const float *dw, uint32_t attempt, ui
     if (r->spec.select == FB_SELECT_SVT)
         FB_TRY(fb_svt_select_by(&r->tables, &r->budget, &r->order, r->noise, attempt, sample, r->grid, r->index, &count,
                                 &report));
+    if (r->spec.select == FB_SELECT_EXPONENTIAL)
+        FB_TRY(fb_exponential_select(&r->budget, r->noise, attempt, sample, r->grid, r->index));
     clear(r, outcome);
     fb_noise_seek(r->noise, &address);
     for (int64_t k = 0; k < count; k++) {
@@ -82,8 +85,8 @@ static fb_status prepare_fast(fb_audit_release *r)
 static fb_status prepare(fb_audit_release *r, int64_t n, uint64_t seed, int repeat_tables)
 {
     uint8_t key[FB_KEY_BYTES];
-    const int known =
-        r->spec.select == FB_SELECT_ALL || r->spec.select == FB_SELECT_RANDOM || r->spec.select == FB_SELECT_SVT;
+    const int known = r->spec.select == FB_SELECT_ALL || r->spec.select == FB_SELECT_RANDOM ||
+                      r->spec.select == FB_SELECT_SVT || r->spec.select == FB_SELECT_EXPONENTIAL;
     const int fast = known && r->spec.mechanism == FB_MECHANISM_LAPLACE && !repeat_tables;
     FB_ASSERT(n <= FB_AUDIT_COORDINATES_MAX && r->spec.mechanism != FB_MECHANISM_NONE);
     FB_TRY(fb_budget_plan(&r->spec, n, &r->budget));

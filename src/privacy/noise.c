@@ -56,15 +56,23 @@ void fb_noise_seek(fb_noise *noise, const fb_noise_address *address)
     noise->position = BUFFER_BYTES;
 }
 
+/* The first 4096 bytes of an address come in two pieces, because most addresses of small updates need few of them. A
+ * refill in between keeps what is left of the first, so that the draws are those of one piece. */
 void fb_noise_refill(fb_noise *noise)
 {
     static const uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES];
+    enum { FIRST_BLOCKS = 8, BLOCKS = BUFFER_BYTES / BLOCK_BYTES };
+    const int first = noise->block == 0, second = noise->block == FIRST_BLOCKS;
+    const size_t fresh_blocks = first ? FIRST_BLOCKS : second ? BLOCKS - FIRST_BLOCKS : BLOCKS;
+    const size_t fresh_bytes = fresh_blocks * BLOCK_BYTES, left = second ? BUFFER_BYTES - noise->position : 0;
+    uint8_t *fresh = noise->buffer + BUFFER_BYTES - fresh_bytes;
     FB_ASSERT(noise->block < BLOCKS_PER_ADDRESS); /* sought, and not run out */
-    memset(noise->buffer, 0, sizeof noise->buffer);
-    crypto_stream_chacha20_ietf_xor_ic(noise->buffer, noise->buffer, sizeof noise->buffer, nonce,
-                                       (uint32_t)noise->block, noise->address_key);
-    noise->block += BUFFER_BYTES / BLOCK_BYTES;
-    noise->position = 0;
+    FB_ASSERT(left <= BUFFER_BYTES - fresh_bytes);
+    memmove(fresh - left, noise->buffer + noise->position, left);
+    memset(fresh, 0, fresh_bytes);
+    crypto_stream_chacha20_ietf_xor_ic(fresh, fresh, fresh_bytes, nonce, (uint32_t)noise->block, noise->address_key);
+    noise->block += fresh_blocks;
+    noise->position = BUFFER_BYTES - fresh_bytes - left;
 }
 
 uint8_t fb_noise_byte(fb_noise *noise)
