@@ -28,6 +28,7 @@ from fedbrats_results import LAST, last_mean, open_runs, print_columns, rule_nam
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#666666")  # Okabe and Ito
 LINES = ("-", "--", ":", "-.")
+LEGEND_LINES = 8  # more arms take two columns
 UNIT_MARKERS = {"hospital": "o", "patient": "D", "none": "x"}
 TRUST = {"secagg": "secure aggregation", "central": "trusted server"}
 NOT_SETTINGS = ("run.seed", "run.output", "run.resume", "run.threads", "run.verbosity", "data.shards", "privacy.key",
@@ -250,7 +251,7 @@ def add_legend(axes, points, curves, styles, arms, shares):
         if handles:
             axes.add_artist(Legend(axes, handles, [h.get_label() for h in handles], loc="upper left",
                                    bbox_to_anchor=(x, 1.0), fontsize=8.5, frameon=False, title=title,
-                                   title_fontsize=8.5, alignment="left", ncols=2 if len(handles) > 6 else 1))
+                                   title_fontsize=8.5, alignment="left", ncols=2 if len(handles) > LEGEND_LINES else 1))
 
 
 def caption(points, last):
@@ -264,7 +265,7 @@ def caption(points, last):
 def plot(points, output, last):
     curves, styles, arms, shares = curves_of(points)
     grid = full_grid(points)
-    legend = 0.21 * (2 + max(min(len(arms), 6), len(shares), len(reference_lines(points))))
+    legend = 0.21 * (2 + max(min(len(arms), LEGEND_LINES), len(shares), len(reference_lines(points))))
     figure, axes = plt.subplot_mosaic([["total", "nominal"], ["cosine", "grid"], ["legend", "legend"]],
                                       figsize=(11, 7.4 + legend), layout="constrained",
                                       gridspec_kw=dict(height_ratios=[3.9, 3.5, legend]))
@@ -281,7 +282,7 @@ def plot(points, output, last):
         leave_empty(axes["nominal"], "no run with a budget per parameter")
     if plot_curves(axes["cosine"], curves, styles, "epsilon", "cosine"):
         axes["cosine"].set_xlabel("total ε of a hospital over the run")
-        axes["cosine"].set_ylabel("cosine of released and true update")
+        axes["cosine"].set_ylabel("cosine of released and true update,\nor of their sums")
         axes["cosine"].set_title("Fidelity of what leaves a hospital", fontsize=10)
         axes["cosine"].axhline(0, color="0.6", linewidth=0.8)
     else:
