@@ -66,7 +66,7 @@ def summarise(run, last):
     if row["mechanism"] == "dpsgd":
         row["cosine"] = math.nan  # the noise is in the training: there is no update without it to compare with
     elif row["trust"] == "central" and "sum_cosine" in data:
-        row["cosine"] = float(last_mean(data.sum_cosine, last))  # a hospital's message has no noise yet
+        row["cosine"] *= float(last_mean(data.sum_cosine, last))  # a hospital's message has no noise yet, its sum has
     row["settings"] = tuple(sorted((k, v) for k, v in config.items() if k not in NOT_SETTINGS)) + (
         row["mode"], row["select"], row["share"], row["mechanism"], data.epsilon.item(), row["public"])
     row["arm"] = arm_of(row)

@@ -155,7 +155,7 @@ static void enumeration_of_sampled_gaussian(void **state)
     fb_pld_free(&pld);
     assert_true(renyi >= worst);
     assert_within(by(event, delta, FB_ACCOUNTANT_PLD), worst * 0.999, worst * 1.01);
-    event.to_continuous = fb_gauss_to_continuous(sigma);
+    event.to_continuous = fb_gauss_to_continuous(sigma, fb_gauss_reach(1));
     assert_within(by(event, delta, FB_ACCOUNTANT_PLD), worst, worst * 1.01 + 5 * event.to_continuous);
 }
 

@@ -5,6 +5,7 @@
 #include "privacy/gauss.h"
 #include "privacy/gumbel.h"
 #include "privacy/mechanism.h"
+#include "privacy/tail.h"
 #include "testing.h"
 
 #include <math.h>
@@ -84,6 +85,12 @@ static void test_grid(void **state)
     assert_int_equal(b.threshold_grid, 8589); /* floor(1e-6 * 2^33) */
 }
 
+/* Of the SVT's tests, which lose at most `loss`. */
+static double tests_rounding(double c, double loss)
+{
+    return 2.0 * fb_tail_rounding(700.0 + loss) * (c + 64.0 * PAPER_N + 62.0);
+}
+
 static void test_scales_and_sums(void **state)
 {
     (void)state;
@@ -94,8 +101,8 @@ static void test_scales_and_sums(void **state)
     assert_close(b.scale_query, 2.0 * c * clip / 2.0);
     assert_close(b.scale_answer, 2.0 * clip * c / 4.0);
     assert_close(b.epsilon_answer_per_parameter, 4.0 / c);
-    assert_close(b.epsilon_rounding, 2.0 * 0x1p-53 * (c + 64.0 * PAPER_N + 62.0) + 2.0 * 0x1p-51 * c);
-    assert_true(b.epsilon_rounding < 2e-8); /* the price of tables, far below the last printed digit */
+    assert_close(b.epsilon_rounding, tests_rounding(c, 0.5) + 2.0 * c * fb_noise_rounding(700.0 + 4.0 / c));
+    assert_true(b.epsilon_rounding < 4e-8); /* the price of tables, far below the last printed digit */
     assert_close(b.epsilon_round, 0.5 + 2.0 + 4.0 + b.epsilon_rounding);
     /* never more noise than needed by a rounding, never less */
     assert_true(clip / b.scale_threshold <= 0.5 && 2.0 * c * clip / b.scale_query <= 2.0);
@@ -151,11 +158,11 @@ static void test_other_selections(void **state)
     spec.select = FB_SELECT_RANDOM;
     fb_budget b = plan(&spec, 100);
     assert_true(b.scale_threshold == 0.0 && b.scale_query == 0.0 && b.epsilon_query == 0.0);
-    assert_true(b.epsilon_rounding == 20.0 * 0x1p-51 && b.epsilon_round == 4.0 + 20.0 * 0x1p-51);
+    assert_true(b.epsilon_rounding > 0.0 && b.epsilon_round == 4.0 + b.epsilon_rounding);
     spec.select = FB_SELECT_ALL;
     spec.fraction = 1.0;
     b = plan(&spec, 100);
-    assert_true(b.count == 100 && b.epsilon_round == 4.0 + 200.0 * 0x1p-51);
+    assert_true(b.count == 100 && b.epsilon_round == 4.0 + 200.0 * fb_noise_rounding(700.0 + 0.04));
     spec.select = FB_SELECT_TOPK;
     b = plan(&spec, 100); /* noise, but no guarantee */
     assert_true(b.scale_answer > 0.0 && isinf(b.epsilon_round));
@@ -224,13 +231,14 @@ static void test_events_of_laplace(void **state)
         const fb_budget b = plan(&spec, PAPER_N);
         const fb_event *answers = event_of(&b, FB_EVENT_LAPLACE);
         assert_true(b.event_count == (i < 2 ? 1 : 2) && b.relation == FB_REPLACE_ONE);
-        assert_true(answers->count == b.count && answers->scale == b.scale_answer && answers->rounding == 0x1p-51);
+        assert_true(answers->count == b.count && answers->scale == b.scale_answer && answers->rounding > 0x1p-51 &&
+                    answers->rounding < 0x1p-50);
         assert_close(answers->sensitivity, 2.0 * clip);
         assert_close(c * answers->sensitivity / answers->scale, 4.0);
     }
     spec.select = FB_SELECT_SVT;
     fb_budget b = plan(&spec, PAPER_N);
-    const double of_tests = 2.0 * 0x1p-53 * (c + 64.0 * PAPER_N + 62.0);
+    const double of_tests = tests_rounding(c, 0.5);
     assert_true(fabs(event_of(&b, FB_EVENT_PURE)->epsilon - 2.5 - of_tests) < 1e-15);
     assert_int_equal(event_of(&b, FB_EVENT_PURE)->count, 1);
     spec.select = FB_SELECT_TOPK;
@@ -250,7 +258,8 @@ static void test_exponential_budget(void **state)
     assert_int_equal(peeling->count, b.count);
     assert_close(peeling->epsilon, 2.0 / c);
     assert_true(peeling->rounding == 2.0 * FB_GUMBEL_ERROR);
-    assert_close(b.epsilon_rounding, c * (4.0 * FB_GUMBEL_ERROR + 2.0 * 0x1p-51)); /* 4.3e-7 */
+    assert_close(b.epsilon_rounding,
+                 c * (4.0 * FB_GUMBEL_ERROR + 2.0 * fb_noise_rounding(700.0 + 4.0 / c))); /* 4.3e-7 */
     assert_close(b.epsilon_round, 2.0 + 4.0 + b.epsilon_rounding);
     assert_true(b.epsilon_threshold == 0.0 && b.scale_query == 0.0);
     assert_close(fb_budget_selection_signal(&b), 1.0 / c);
@@ -299,10 +308,12 @@ static void test_gaussian_budget(void **state)
         assert_true(b.sigma >= 3.0 * clip && event->scale == b.sigma && event->count == 1 && b.event_count == 1);
         assert_close(b.sigma, 3.0 * clip);
         assert_close(event->sensitivity, 2.0 * clip); /* replacing a hospital, not adding one */
-        assert_close(event->rounding, 500.0 * shares * 0x1p-51);
-        assert_close(event->to_continuous, 500.0 * fb_gauss_to_continuous(b.sigma));
+        /* a shift of 2 / 3 deviations, or of a share's */
+        assert_close(event->rounding,
+                     500.0 * shares * fb_noise_rounding(0.5 * pow(sqrt(1400.0) + 2.0 / 3.0 * sqrt(shares), 2.0)));
+        assert_close(event->to_continuous, 500.0 * fb_gauss_to_continuous(b.sigma, sqrt(1400.0) + 2.0 / 3.0));
         assert_true(isnan(b.epsilon_round) && isnan(b.epsilon_rounding) && b.relation == FB_REPLACE_ONE);
-        assert_int_equal(b.value_bits, trust == FB_TRUST_LOCAL ? 0 : trust == FB_TRUST_SECAGG ? 35 : 31);
+        assert_int_equal(b.value_bits, trust == FB_TRUST_LOCAL ? 0 : trust == FB_TRUST_SECAGG ? 36 : 31);
         if (trust == FB_TRUST_SECAGG) /* never less together than sigma */
             assert_true(b.sigma_share * b.sigma_share * 10.0 >= b.sigma * b.sigma);
         assert_close(b.sigma_share + 1.0, 1.0 + (trust == FB_TRUST_LOCAL    ? b.sigma

@@ -86,8 +86,9 @@ static void plans(void **state)
     assert_true(plan.rate == 0.2 && fabs(plan.batch - 4.0) < 1e-12 && plan.steps == 5);
     assert_true(plan.event.kind == FB_EVENT_GAUSSIAN && plan.event.rate == plan.rate && plan.event.count == 5);
     assert_true(plan.event.scale == plan.sigma && plan.event.sensitivity == (double)plan.clip_grid);
-    assert_true(plan.event.rounding == 1000.0 * FB_NOISE_RELATIVE_ERROR);
-    assert_true(plan.event.to_continuous == 1000.0 * fb_gauss_to_continuous(plan.sigma));
+    assert_true(plan.event.rounding > 1000.0 * 0x1p-51 && plan.event.rounding < 1000.0 * 0x1p-50);
+    assert_true(plan.event.to_continuous ==
+                1000.0 * fb_gauss_to_continuous(plan.sigma, fb_gauss_reach((double)plan.clip_grid / plan.sigma)));
     plan = make_plan(1.0, 2.0, 30.0, 20, 1000);
     assert_true(plan.rate == 1.0 && plan.batch == 20.0 && plan.steps == 1);
     plan = make_plan(1.0, 2.0, 3.0, 20, 1000);

@@ -303,6 +303,51 @@ static double beyond(const law *l, double sigma, int64_t begin, int64_t x, doubl
     return (l->above[x] + (1.0 - v) * l->mass[x]) / l->above[begin - 1];
 }
 
+/* Whether a draw into the tail, whose geometric variable the script makes y (of one digit, below the values of its
+ * table), is accepted by 2^-x with `zeros` leading zeros and then these 80 bits. */
+static int accepts_tail(reader *r, int y, int zeros, fb_wide random)
+{
+    const size_t digit = HEADER_BYTES + TIE_BYTES, at = digit + 2 + (size_t)zeros / 8;
+    script(r->noise, NULL, 0);
+    rescript(r->noise, at, 2, (uint64_t)(random >> 64));
+    rescript(r->noise, at + 2, 8, (uint64_t)random);
+    rescript(r->noise, digit, 2, (uint64_t)y | 1 << 8);
+    rescript(r->noise, 0, HEADER_BYTES, (uint64_t)r->strips);
+    const int64_t x = fb_gauss_draw(r->gauss, r->noise);
+    return x == ((int64_t)r->strips << r->width_log2) + y && r->noise->position == at + 10;
+}
+
+/* The thinning of the tail, exp(-y^2 / (2 sigma^2)), read back: to (4 e + 16) units, as gauss.c says, of 2^-64. y up to
+ * 100 sigma, where a neighbour far away may need it; slot y of the geometric table holds itself at a high byte of 1. */
+static void test_tail_acceptance(void **state)
+{
+    (void)state;
+    static const double cases[] = {0.7, 1.1, 2.0, 3.0, 5.0, 8.0, 13.0, 30.0, 100.0};
+    int read = 0;
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        reader *r = make_reader(cases[c]);
+        const double rate = (double)r->strips / cases[c] / cases[c];
+        const int values = (int)fmin(24.0 / rate, 255.0); /* of the table of a single digit */
+        for (int y = 1; y < values && rate * 256.0 >= 12.0; y += 1 + y / 16) {
+            const long double e = exponent_of((long double)y, r->sigma), exact = expl(-e);
+            const int zeros = (int)(e / logl(2.0L)) / 16 * 16;
+            fb_wide cut = 0;
+            if (!accepts_tail(r, y, zeros, 0))
+                continue; /* the slot holds another value, or its cut has this byte and takes more */
+            for (int bit = 79; bit >= 0; bit--) {
+                const fb_wide below = cut + ((fb_wide)1 << bit);
+                cut = accepts_tail(r, y, zeros, below - 1) ? below : cut;
+            }
+            const long double seen = ldexpl((long double)cut, -80 - zeros);
+            if (!(fabsl(seen / exact - 1.0L) < (4.0L * e + 16.0L) * UNIT + e * UNIT))
+                fail_msg("sigma %g y %d zeros %d: seen %Lg exact %Lg", cases[c], y, zeros, seen, exact);
+            read++;
+        }
+        free_reader(r);
+    }
+    assert_true(read > 100);
+}
+
 /* Draws that the first bits send into the tail follow the law there, and are kept as often as they must be; the mutant
  * keeps all that the geometric variable proposes. */
 static void test_tail(void **state)
@@ -430,14 +475,14 @@ static void test_ratio_to_continuous(void **state)
 {
     (void)state;
     for (double sigma = 0.25; sigma < 200.0; sigma *= 1.03) {
-        const double bound = fb_gauss_to_continuous(sigma), ratio = ratio_to_rounded(sigma);
+        const double bound = fb_gauss_to_continuous(sigma, 37.0), ratio = ratio_to_rounded(sigma);
         if (getenv("FB_VERBOSE"))
             print_message("sigma %g: %g, bound %g\n", sigma, ratio, bound);
         assert_true(bound >= ratio);
         if (sigma > 32.0)
             assert_true(bound < 1.1 * ratio); /* and near */
     }
-    assert_true(fabs(fb_gauss_to_continuous(1e4) * 1e8 / (1400.0 / 24.0) - 1.0) < 1e-9);
+    assert_true(fabs(fb_gauss_to_continuous(1e4, 30.0) * 1e8 / (900.0 / 24.0) - 1.0) < 1e-9);
 }
 
 int main(void)
@@ -448,6 +493,7 @@ int main(void)
         cmocka_unit_test(test_sign_errors_are_rejected),
         cmocka_unit_test(test_no_correlation),
         cmocka_unit_test(test_enumeration),
+        cmocka_unit_test(test_tail_acceptance),
         cmocka_unit_test(test_tail),
         cmocka_unit_test(test_scripted_sign),
         cmocka_unit_test(test_golden),

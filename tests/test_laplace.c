@@ -278,6 +278,38 @@ static void test_more(void **state)
     fb_noise_destroy(&noise);
 }
 
+/* With more digits than one only the last is drawn again: 25 has two, and m = 2 in the second. What would be 2^62 or
+ * more is drawn again as a whole. */
+static void test_more_of_two_digits(void **state)
+{
+    (void)state;
+    fb_laplace *laplace = NULL;
+    fb_noise *noise = make_noise(1);
+    uint8_t again[2 + MORE_BYTES + 3] = {7, 0xFC, 2};
+    must(fb_laplace_create(25.0, &laplace));
+    again[2 + MORE_BYTES] = 1; /* the second digit, after its "more" */
+    script(noise, again, sizeof again);
+    const int64_t x = fb_laplace_draw(laplace, noise), high = x >> 8;
+    assert_true(high >= 2 && high <= 3 && noise->position >= sizeof again - 1);
+    fb_laplace_destroy(&laplace);
+    must(fb_laplace_create(FB_LAPLACE_SCALE_MAX, &laplace)); /* seven digits; the last of 255 values, below 2^14 */
+    for (int count = 64; count <= 65; count++) {
+        const size_t last = (size_t)12; /* after six digits of two bytes: slot 0 and no tie */
+        script(noise, NULL, 0);
+        for (size_t j = 0; j < 6; j++)
+            rescript(noise, 2 * j, 2, 0xFC00);
+        for (size_t k = 0; k < (size_t)count; k++)
+            rescript(noise, last + MORE_BYTES * k, 1, 255);
+        const int64_t y = fb_laplace_draw(laplace, noise);
+        if (count == 64)
+            assert_int_equal(llabs(y) >> 48, 255 * 64);
+        else
+            assert_true(llabs(y) >> 48 < 255); /* anew, from zeros */
+    }
+    fb_laplace_destroy(&laplace);
+    fb_noise_destroy(&noise);
+}
+
 /* Of a million draws beyond the table, forced by the first bytes, what is beyond it is geometric anew: no memory. */
 static void test_beyond_the_table(void **state)
 {
@@ -437,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_bits_are_independent),
         cmocka_unit_test(test_enumeration),
         cmocka_unit_test(test_more),
+        cmocka_unit_test(test_more_of_two_digits),
         cmocka_unit_test(test_beyond_the_table),
         cmocka_unit_test(test_scripted_sign),
         cmocka_unit_test(test_residues),

@@ -82,12 +82,13 @@ fb_status fb_dpsgd_plan_make(const fb_dpsgd_spec *spec, fb_dpsgd_plan *out)
     FB_TRY(check(spec));
     FB_TRY(plan_steps(&plan));
     FB_TRY(plan_noise(&plan));
+    const double shift = (double)plan.clip_grid / plan.sigma;
     plan.event = (fb_event){.kind = FB_EVENT_GAUSSIAN,
                             .scale = plan.sigma,
                             .sensitivity = (double)plan.clip_grid,
                             .rate = plan.rate,
-                            .rounding = n * FB_NOISE_RELATIVE_ERROR,
-                            .to_continuous = n * fb_gauss_to_continuous(plan.sigma),
+                            .rounding = n * fb_noise_rounding(fb_gauss_exponent(shift)),
+                            .to_continuous = n * fb_gauss_to_continuous(plan.sigma, fb_gauss_reach(shift)),
                             .count = plan.steps};
     *out = plan;
     return FB_OK;

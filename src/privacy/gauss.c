@@ -23,10 +23,10 @@
  *     of 0.9 or more: 9u for a ratio.
  *
  *   - In the tail, y t (t = L / sigma^2) of the geometric variable costs (6 y t + 264) u (laplace.c). The exponent of
- *     the last ratio is off by 4u, relatively, and 4u: with y t <= z^2 / 4 and y^2 / (2 sigma^2) <= z^2 / 2 for x = z
- *     sigma and z^2 / 2 <= 700 that is below 5300u.
+ *     the last ratio is off by 4u, relatively, and 16u: with x = z sigma and e = z^2 / 2, y t + y^2 / (2 sigma^2) is
+ * below e, so that it is below (6 e + 280) u.
  *
- *   - Leaving out (minus, 0) divides all by the same number. In all below FB_NOISE_RELATIVE_ERROR, 8192u.
+ *   - Leaving out (minus, 0) divides all by the same number. In all below fb_noise_rounding(e), (8 e + 8192) u.
  *
  *   - Values from 2^62 on are drawn again: 64 sigma or more.
  *
@@ -34,8 +34,8 @@
  * F(k) / f(k) is the mean of exp(-k s / sigma^2 - s^2 / (2 sigma^2)) over these s. At least that is exp(-1 / (24
  * sigma^2)), by Jensen's inequality, since s has mean 0 and s^2 mean 1/12; at most it is the mean of cosh(k s /
  * sigma^2), sinh(h) / h <= exp(h^2 / 6) with h = k / (2 sigma^2). The discrete Gaussian is f(k) / S, S the sum of
- * f over the integers, which by Poisson's summation is 1 + 2 sum over j >= 1 of exp(-2 pi^2 sigma^2 j^2). Probabilities
- * above 2^-1000 have k^2 <= 1400 sigma^2, which makes the factor at most exp(1400 / (24 sigma^2)) S.
+ * f over the integers, which by Poisson's summation is 1 + 2 sum over j >= 1 of exp(-2 pi^2 sigma^2 j^2). So up to
+ * |k| = z sigma the factor is at most exp(z^2 / (24 sigma^2)) S.
  */
 #include "privacy/gauss.h"
 
@@ -58,7 +58,8 @@ enum {
     DRAW_BYTES_MAX = HEADER_BYTES + TIE_BYTES + 7 + 8
 };
 
-static const double TAIL_BEGINS = 5.0; /* sigma */
+static const double TAIL_BEGINS = 5.0;                    /* sigma */
+static const uint64_t EXPONENT_LIMIT = UINT64_C(1) << 40; /* of 2: what is less probable is never drawn */
 static const int64_t MAGNITUDE_LIMIT = INT64_C(1) << 62;
 
 struct fb_gauss {
@@ -89,7 +90,8 @@ static void fill_tables(double sigma, fb_gauss *gauss)
     fb_wide weight[SLOTS];
     const uint64_t width = UINT64_C(1) << gauss->width_log2, tail = gauss->strips;
     const long double step = (long double)width / (long double)sigma;
-    gauss->curvature = (uint64_t)(step * step * 0x1p75L);
+    if (width > 1) /* otherwise there are no ratios */
+        gauss->curvature = (uint64_t)(step * step * 0x1p75L);
     for (uint64_t i = 0; i <= tail; i++) {
         const long double z = (long double)width * (long double)i / (long double)sigma;
         share[i] = expl(-z * z / 2.0L);
@@ -163,7 +165,7 @@ static int below_square(const fb_gauss *gauss, uint64_t y, fb_noise *noise)
     const fb_wide product = (square >> 64) * gauss->tail_rate + fb_fixed_mul_high((uint64_t)square, gauss->tail_rate);
     const fb_wide x = shift < 0 ? ~(fb_wide)0 : shift < 128 ? product >> shift : 0;
     const uint64_t integer = (uint64_t)(x >> 64);
-    return integer < 1024 && fb_tail_below_power((int64_t)integer, (uint64_t)x, noise);
+    return integer < EXPONENT_LIMIT && fb_tail_below_power((int64_t)integer, (uint64_t)x, noise);
 }
 
 /* A magnitude of the tail; -1: all is to be drawn again. */
@@ -202,9 +204,20 @@ int64_t fb_gauss_draw(const fb_gauss *gauss, fb_noise *noise)
     }
 }
 
-double fb_gauss_to_continuous(double sigma)
+double fb_gauss_to_continuous(double sigma, double reach)
 {
     const double pi = acos(-1.0), q = exp(-2.0 * pi * pi * sigma * sigma);
     const double summed = log1p(2.0 * q / (1.0 - q)); /* log S: the sum of q^(j^2) is at most that of q^j */
-    return (1400.0 / 24.0 / (sigma * sigma) + summed) * (1.0 + 0x1p-40); /* rounding */
+    return (fmax(1.0, reach * reach) / (24.0 * sigma * sigma) + summed) * (1.0 + 0x1p-40); /* rounding */
+}
+
+double fb_gauss_reach(double shift)
+{
+    return sqrt(2.0 * FB_NOISE_REACHED) + shift;
+}
+
+double fb_gauss_exponent(double shift)
+{
+    const double reach = fb_gauss_reach(shift);
+    return 0.5 * reach * reach;
 }

@@ -2,7 +2,7 @@
  *
  * Discrete Gaussian noise on the integers, P(x) proportional to exp(-x^2 / (2 sigma^2)) (Canonne, Kamath & Steinke
  * 2020), by Walker's alias method instead of their rejection from a discrete Laplace. Integer arithmetic on the key
- * stream of noise.h: no floating-point number touches the output. Probabilities are right to FB_NOISE_RELATIVE_ERROR
+ * stream of noise.h: no floating-point number touches the output. Probabilities are right to fb_noise_rounding
  * (derivation in gauss.c).
  */
 #pragma once
@@ -21,6 +21,11 @@ void fb_gauss_destroy(fb_gauss **gauss);
 /* One draw; |result| < 2^62. */
 int64_t fb_gauss_draw(const fb_gauss *gauss, fb_noise *noise);
 
-/* The continuous Gaussian rounded to the nearest integer gives every integer the probability of the discrete one, up to
- * a factor within e^+-(this), as long as that is not below 2^-1000 (derivation in gauss.c). */
-double fb_gauss_to_continuous(double sigma);
+/* The continuous Gaussian rounded to the nearest integer gives every integer of magnitude up to `reach` sigma the
+ * probability of the discrete one, up to a factor within e^+-(this) (derivation in gauss.c). */
+double fb_gauss_to_continuous(double sigma, double reach);
+
+/* In deviations: how far a neighbour, `shift` away, sees a value that one input reaches (noise.h); -log of its
+ * probability, for fb_noise_rounding. */
+double fb_gauss_reach(double shift);
+double fb_gauss_exponent(double shift);

@@ -18,8 +18,8 @@
  *     is below e^-24 of a slot, of which a unit of 2^-112 is less than 2^-13 u. Together (3 i t + 33) u a digit.
  *
  *   - A value x needs at most 8 digits and x t / 11 repetitions (m t > 11), and its i t add up to x t: (6 x t + 264) u.
- *     A probability above 2^-1000 has x t < 700. Leaving out (minus, 0) divides all by the same number, which is off by
- *     264u. So FB_NOISE_RELATIVE_ERROR, 8192u, has room.
+ *     Leaving out (minus, 0) divides all by the same number, which is off by 264u. So fb_noise_rounding, (8 x t + 8192)
+ * u, has room.
  *
  *   - Values from 2^62 on are drawn again; at the largest scale they have the probability e^-1024.
  */
@@ -83,7 +83,7 @@ static void make_table(long double t, int values, int more, digit_table *table)
 
 static void make_geometric(long double rate, fb_geometric *out)
 {
-    FB_ASSERT(rate >= 0x1p-56L && rate < TABLE_END);
+    FB_ASSERT(rate >= 0x1p-54L && rate < TABLE_END);
     long double t = rate;
     int digits = 1;
     for (; t * DIGIT_VALUES < LAST_END; t *= DIGIT_VALUES)

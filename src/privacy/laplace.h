@@ -5,7 +5,7 @@
  * Discrete Laplace with scale s: P(x) = (1 - a) / (1 + a) * a^|x|, a = exp(-1/s). Adding it to an integer-valued
  * function of sensitivity D gives epsilon = D / s (Ghosh, Roughgarden & Sundararajan 2009). No floating-point number
  * touches the output, so the attack of Mironov 2012 on float Laplace does not apply. Probabilities are right to
- * FB_NOISE_RELATIVE_ERROR (noise.h; derivation in laplace.c).
+ * fb_noise_rounding (noise.h; derivation in laplace.c).
  */
 #pragma once
 
@@ -27,7 +27,7 @@ int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise);
 
 typedef struct fb_geometric fb_geometric;
 
-/* P(x) = (1 - a) a^x, x >= 0, a = exp(-rate); 2^-56 <= rate < 24. Errors: memory. */
+/* P(x) = (1 - a) a^x, x >= 0, a = exp(-rate); 2^-54 <= rate < 24. Errors: memory. */
 fb_status fb_geometric_create(long double rate, fb_geometric **out) FB_MUST_USE;
 void fb_geometric_destroy(fb_geometric **geometric);
 uint64_t fb_geometric_draw(const fb_geometric *geometric, fb_noise *noise); /* below 2^62 */

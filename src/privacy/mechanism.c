@@ -320,7 +320,9 @@ static void add_event(fb_budget *budget, fb_event event)
 /* mechanism.h, on rounding */
 static double svt_rounding(const fb_budget *budget)
 {
-    return 2.0 * FB_TAIL_RELATIVE_ERROR * ((double)budget->count + (double)FB_SVT_PASSES * (double)budget->n + 62.0);
+    const double loss = fmax(budget->epsilon_threshold, budget->epsilon_query / (double)budget->count);
+    return 2.0 * fb_tail_rounding(FB_NOISE_REACHED + loss) *
+           ((double)budget->count + (double)FB_SVT_PASSES * (double)budget->n + 62.0);
 }
 
 static void add_selection_events(const fb_release_spec *spec, fb_budget *budget)
@@ -340,30 +342,35 @@ static void add_selection_events(const fb_release_spec *spec, fb_budget *budget)
 static void add_answer_events(const fb_release_spec *spec, fb_budget *budget)
 {
     const double count = (double)budget->count;
+    const double sensitivity = 2.0 * (double)budget->clip_grid, norm = 2.0 * (double)budget->clip_norm_grid;
     if (spec->mechanism == FB_MECHANISM_LAPLACE)
-        add_event(budget, (fb_event){.kind = FB_EVENT_LAPLACE,
-                                     .scale = budget->scale_answer,
-                                     .sensitivity = 2.0 * (double)budget->clip_grid,
-                                     .rounding = FB_NOISE_RELATIVE_ERROR,
-                                     .count = budget->count});
+        add_event(budget,
+                  (fb_event){.kind = FB_EVENT_LAPLACE,
+                             .scale = budget->scale_answer,
+                             .sensitivity = sensitivity,
+                             .rounding = fb_noise_rounding(FB_NOISE_REACHED + sensitivity / budget->scale_answer),
+                             .count = budget->count});
     if (spec->mechanism == FB_MECHANISM_GAUSSIAN) {
-        const int shares = spec->trust == FB_TRUST_SECAGG ? spec->participants : 1;
+        const int secagg = spec->trust == FB_TRUST_SECAGG, shares = secagg ? spec->participants : 1;
+        const double share = norm / (secagg ? budget->sigma_share : budget->sigma); /* of one draw's deviation */
+        const double rounding = count * (double)shares * fb_noise_rounding(fb_gauss_exponent(share));
         add_event(budget, (fb_event){.kind = FB_EVENT_GAUSSIAN,
                                      .scale = budget->sigma,
-                                     .sensitivity = 2.0 * (double)budget->clip_norm_grid,
-                                     .rounding = nextafter(count * (double)shares * FB_NOISE_RELATIVE_ERROR, INFINITY),
-                                     .to_continuous = count * fb_gauss_to_continuous(budget->sigma),
+                                     .sensitivity = norm,
+                                     .rounding = nextafter(rounding, INFINITY),
+                                     .to_continuous = count * fb_gauss_to_continuous(
+                                                                  budget->sigma, fb_gauss_reach(norm / budget->sigma)),
                                      .count = 1});
     }
 }
 
-/* Holds every clipped value with 12 deviations of a share of noise, which a run of any length stays within. */
+/* Holds every clipped value with 38 deviations of a share of noise: less than 2^-1000 is beyond. */
 static int public_bits(const fb_release_spec *spec, const fb_budget *budget)
 {
     const int64_t bound = spec->mechanism == FB_MECHANISM_LAPLACE ? budget->clip_grid : budget->clip_norm_grid;
     if (spec->trust == FB_TRUST_LOCAL)
         return 0;
-    return 1 + (int)ceil(log2((double)bound + 12.0 * budget->sigma_share + 1.0));
+    return 1 + (int)ceil(log2((double)bound + 38.0 * budget->sigma_share + 1.0));
 }
 
 /* Basic composition of the parts, where all of them have a pure epsilon. */

@@ -114,8 +114,8 @@ typedef struct fb_budget {
 
 /* Rounding. The SVT's probabilities are relatively exact (tail.h): in its proof a positive test costs the ratio of two
  * probabilities, a negative one compares two that only their rounding can put in the wrong order, and the threshold is
- * one value of 62 bits, so with r = FB_TAIL_RELATIVE_ERROR selection costs at most 2 r (c + FB_SVT_PASSES n + 62) more
- * epsilon. c answers cost 2 c FB_NOISE_RELATIVE_ERROR more, c selections by the exponential mechanism 4 c
+ * one value of 62 bits, so with r = fb_tail_rounding of what it can lose selection costs at most 2 r (c + FB_SVT_PASSES
+ * n + 62) more epsilon. c answers cost 2 c fb_noise_rounding more, c selections by the exponential mechanism 4 c
  * FB_GUMBEL_ERROR (exponential.h): the `rounding` of their events, twice (accountant.h).
  *
  * secagg: the sum of discrete Gaussians is not quite one. By Kairouz, Liu & Steinke 2021 (the distributed discrete

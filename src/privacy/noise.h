@@ -3,12 +3,13 @@
  * The randomness that guarantees rest on: ChaCha20 (RFC 8439, libsodium) under a per-hospital key, addressed by
  * (attempt, round, step, purpose, pass). laplace.h, gauss.h, gumbel.h and tail.h draw from it in integers.
  *
- * Accuracy. A sampler's law is not exactly the ideal one, because tables are finite. What is promised is relative:
- * every value has its ideal probability up to a factor within 1 +- FB_NOISE_RELATIVE_ERROR, however improbable it is.
- * So a release of n values is as probable as with ideal noise up to a factor e^(+-n r), which costs 2 n r of epsilon
+ * Accuracy. A sampler's law is not exactly the ideal one, because tables are finite. What is promised is relative: a
+ * value of probability e^-x has it up to a factor within e^+-fb_noise_rounding(x), however improbable it is. So a
+ * release of n values is as probable as with ideal noise up to a factor within e^+-(n r), which costs 2 n r of epsilon
  * (accountant.h), whatever the epsilon of the run; an error in total variation would cost e^epsilon times itself of
- * delta. Probabilities below 2^-1000 are the exception: such values may be missing. They are events that no run
- * reaches, far below what the key of 256 bits promises, and are not charged.
+ * delta. How improbable a value has to be thought of depends on the loss: an input under which it has e^-700 or more
+ * (less is an event that no run reaches, far below what the key of 256 bits promises, and is not charged) has a
+ * neighbour under which it has e^-(700 + loss).
  */
 #pragma once
 
@@ -17,7 +18,7 @@
 #include <stdint.h>
 
 enum { FB_KEY_BYTES = 32 };
-#define FB_NOISE_RELATIVE_ERROR 0x1p-51
+#define FB_NOISE_REACHED 700.0 /* -log of the least probability that counts */
 
 typedef enum fb_noise_purpose {
     FB_NOISE_THRESHOLD = 1, /* SVT: the threshold */
@@ -43,6 +44,12 @@ typedef struct fb_noise fb_noise; /* a stream: key, address, position, buffered 
 fb_status fb_noise_create(const uint8_t key[FB_KEY_BYTES], fb_noise **out) FB_MUST_USE;
 void fb_noise_destroy(fb_noise **noise);                              /* wipes the key */
 void fb_noise_seek(fb_noise *noise, const fb_noise_address *address); /* to the first bit of the address */
+
+/* Of a discrete Laplace, Gaussian or geometric value of probability e^-x, x = `exponent` (laplace.c, gauss.c). */
+static inline double fb_noise_rounding(double exponent)
+{
+    return 0x1p-61 * (1024.0 + exponent);
+}
 
 uint8_t fb_noise_byte(fb_noise *noise);  /* 8 uniform bits */
 uint64_t fb_noise_word(fb_noise *noise); /* 64 uniform bits */

@@ -18,11 +18,12 @@ struct fb_noise {
     uint8_t buffer[FB_NOISE_BUFFER_BYTES];
 };
 
-/* Fills the buffer with the next blocks of the address; what was left in it is dropped. */
+/* Fills the buffer with the next blocks of the address. What was left in it is dropped, but for what is left of the
+ * first 512 bytes of an address (noise.c). */
 void fb_noise_refill(fb_noise *noise);
 
-/* Sees to it that `bytes` unused ones are in the buffer. The few that are left where they are not are dropped, so that
- * no draw crosses a buffer. */
+/* Sees to it that `bytes` <= 512 unused ones are in the buffer. The few that are left where they are not are dropped,
+ * so that no draw crosses a buffer. */
 static inline void fb_noise_reserve(fb_noise *noise, size_t bytes)
 {
     if (FB_NOISE_BUFFER_BYTES - noise->position < bytes)

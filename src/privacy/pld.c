@@ -19,6 +19,7 @@
 #include "privacy/fft.h"
 #include "privacy/pld_event.h"
 
+#include <float.h>
 #include <math.h>
 
 static const double LEVEL = 30;                   /* exp(-LEVEL): of the tilted mass may lie outside the window */
@@ -452,8 +453,10 @@ void fb_pld_free(fb_pld *pld)
 static double gaussian_delta(double mu, double epsilon)
 {
     double root = sqrt(0.5), z = epsilon / mu - mu / 2, first = erfc(z * root);
-    double hidden = 0x1p-50 * (2 + z * z) * first;
-    return (first - exp(epsilon) * erfc((epsilon / mu + mu / 2) * root) + hidden) / 2;
+    double hidden = 0x1p-50 * (2 + z * z) * first, second = erfc((epsilon / mu + mu / 2) * root);
+    if (second < DBL_MIN) /* with few digits, of which exp(epsilon) would make much */
+        second = 0;
+    return (first - exp(epsilon) * second + hidden) / 2;
 }
 
 static double gaussian_epsilon(double mu, double delta)

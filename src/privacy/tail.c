@@ -7,10 +7,10 @@
  *
  * Relative error of a probability:
  *   - the rate is a quotient of integers rounded down, of a constant rounded down: off by 2^-63 + 2^-126, relatively;
- *     y < 1024 by 2^-53, and by 2^-64 where a shift drops bits: 2^-y by (2^-53 + 2^-64) ln 2 < 2^-53.5;
+ *     y by as much, and by 2^-64 where a shift drops bits: 2^-y by y ln 2 (2^-63 + 2^-126) + 2^-64, y ln 2 = x;
  *   - 2^-f, at least 1/2: by 2^-62 + 2^-64 (f ln 2 rounded), relatively 2^-60; the normaliser, which rests on such a
  *     power and one division, and the product by less than 2^-60 each: together below 2^-58.
- * The complement of p <= 1/2 is off by no more than p. In all less than 2^-53.4.
+ * The complement of p <= 1/2 is off by no more than p. In all less than x 2^-63 + 2^-57.
  */
 #include "privacy/tail.h"
 
@@ -19,14 +19,14 @@
 
 #include <math.h>
 
-enum { MAGNITUDE_BITS = 62, INTEGER_BITS = 10, CHUNK_BITS = 16, CHUNK_BYTES = 2, REST_BYTES = 8 };
+enum { MAGNITUDE_BITS = 62, INTEGER_BITS = 40, CHUNK_BITS = 16, CHUNK_BYTES = 2, REST_BYTES = 8 };
 
 static const uint64_t LN_2 = UINT64_C(0xB17217F7D1CF79AB);                                      /* Q64 */
 static const uint64_t LOG2_E[2] = {UINT64_C(0x5C551D94AE0BF85D), UINT64_C(0xDF43FF68348E9F44)}; /* Q126 */
 
 /* 2^-y */
 typedef struct power {
-    int64_t integer;   /* of y; -1: 1024 or more */
+    int64_t integer;   /* of y; -1: 2^40 or more */
     uint64_t fraction; /* of y, in Q64 */
 } power;
 

@@ -5,14 +5,18 @@
  * would be multiplied by e^epsilon. A test needs one Bernoulli draw only, because the noise of a test is used for
  * nothing else. Integer arithmetic throughout.
  *
- * Error: every probability, and its complement, is off by less than FB_TAIL_RELATIVE_ERROR, relatively (derivation in
- * tail.c). Probabilities below 2^-1023 count as 0 (noise.h).
+ * Error: every probability e^-x is off by less than fb_tail_rounding(x), relatively, and its complement by no more
+ * (derivation in tail.c). Probabilities below 2^-(2^40) count as 0.
  */
 #pragma once
 
 #include "privacy/noise.h"
 
-#define FB_TAIL_RELATIVE_ERROR 0x1p-53
+/* The error of a probability e^-x, x = `exponent`. */
+static inline double fb_tail_rounding(double exponent)
+{
+    return 0x1p-53 * (1.0 + exponent / 1000.0);
+}
 
 enum { FB_TAIL_CELLS = 256 };
 
@@ -36,5 +40,5 @@ int fb_tail_reaches(const fb_tail *tail, int64_t distance, fb_noise *noise);
  * 2^-1000 up to a scale of 2^52. */
 int64_t fb_tail_draw(const fb_tail *tail, fb_noise *noise);
 
-/* 1 with probability 2^-(integer + fraction / 2^64), off by less than 2^-60, relatively. 0 <= integer < 1024. */
+/* 1 with probability 2^-(integer + fraction / 2^64), off by less than 2^-60, relatively. integer >= 0. */
 int fb_tail_below_power(int64_t integer, uint64_t fraction, fb_noise *noise);
