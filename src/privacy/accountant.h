@@ -18,10 +18,13 @@
  *
  * What the samplers' tables add. An event's law is the ideal one up to a factor within e^+-rounding for every value
  * that it or a neighbour reaches (noise.h), whatever came before, so that the law of a whole history is, up to e^+-r, r
- * the sum over its events. For every set S and neighbours M, M' of ideal forms I, I', P(M in S) <= e^r P(I in S) <= e^r
- * (e^epsilon P(I' in S) + delta) <= e^(2 r + epsilon) P(M' in S) + e^r delta: the history spends (epsilon + 2 r, delta)
- * where the ideal one spends (epsilon, delta e^-r). pld adds to_continuous to r in the same way. Rounding of the
- * accountants' own arithmetic is on the safe side, or below a relative 1e-12 of epsilon.
+ * the sum over its events. For every set S and neighbours M, M' of ideal forms I, I',
+ *
+ *     P(M in S) <= e^r P(I in S) <= e^r (e^epsilon P(I' in S) + delta) <= e^(2 r + epsilon) P(M' in S) + e^r delta:
+ *
+ * the history spends (epsilon + 2 r, delta) where the ideal one spends (epsilon, delta e^-r). pld adds to_continuous to
+ * r in the same way. Rounding of the accountants' own arithmetic is on the safe side, or below a relative 1e-12 of
+ * epsilon.
  */
 #pragma once
 

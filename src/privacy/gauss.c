@@ -23,8 +23,8 @@
  *     of 0.9 or more: 9u for a ratio.
  *
  *   - In the tail, y t (t = L / sigma^2) of the geometric variable costs (6 y t + 264) u (laplace.c). The exponent of
- *     the last ratio is off by 4u, relatively, and 16u: with x = z sigma and e = z^2 / 2, y t + y^2 / (2 sigma^2) is
- * below e, so that it is below (6 e + 280) u.
+ *     the last ratio is off by 4u, relatively, and 16u: with x = z sigma and e = z^2 / 2, both exponents add up to less
+ *     than e, so that it is below (6 e + 280) u.
  *
  *   - Leaving out (minus, 0) divides all by the same number. In all below fb_noise_rounding(e), (8 e + 8192) u.
  *

@@ -18,8 +18,8 @@
  *     is below e^-24 of a slot, of which a unit of 2^-112 is less than 2^-13 u. Together (3 i t + 33) u a digit.
  *
  *   - A value x needs at most 8 digits and x t / 11 repetitions (m t > 11), and its i t add up to x t: (6 x t + 264) u.
- *     Leaving out (minus, 0) divides all by the same number, which is off by 264u. So fb_noise_rounding, (8 x t + 8192)
- * u, has room.
+ *     Leaving out (minus, 0) divides all by the same number, which is off by 264u. fb_noise_rounding has room: it is
+ *     (8 x t + 8192) u.
  *
  *   - Values from 2^62 on are drawn again; at the largest scale they have the probability e^-1024.
  */

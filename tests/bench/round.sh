@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What privacy costs of a round: one round of the paper's federation (13 hospitals, 242 train cases, 2 epochs, 1,176,843
 # parameters) on phantoms of 64^3, all hospitals in one process, without evaluation. The privacy path is selection,
-# clip, noise, encoding, and message and ledger on disk; its part of the round is to stay below 2 %. Ten minutes on two
-# quiet cores.
+# clip, noise, encoding, and message and ledger on disk; its part of the round is to stay below 2 %. Ten minutes on
+# quiet cores. OMP_NUM_THREADS: of the training, all by default; the privacy path has one.
 #   tests/bench/round.sh BINDIR PYTHON [SCALE]     SCALE (1): of the paper's cohort
 set -eu
 bin=${1:-bin} python=${2:-/usr/bin/python3} scale=${3:-1}
@@ -18,7 +18,7 @@ round() # NAME OPTION...
     local name=$1
     shift
     "$bin/fedbrats" train --data.shards="$dir/shards" --run.output="$dir/run" --data.patch=64x64x64 --train.epochs=2 \
-        --run.threads="$(nproc)" --federation.rounds=1 --eval.on=none --run.verbosity=0 "$@" > "$dir/log" 2>&1 ||
+        --run.threads="${OMP_NUM_THREADS:-$(nproc)}" --federation.rounds=1 --eval.on=none --run.verbosity=0 "$@" > "$dir/log" 2>&1 ||
         { cat "$dir/log" >&2; exit 1; }
     "$python" - "$dir/run/results.h5" "$name" << 'PY'
 import sys, h5py
