@@ -209,7 +209,7 @@ static void print_formula(const fb_privacy_plan *plan, FILE *stream)
     fprintf(stream,
             "cosine over R rounds = 1 / sqrt(1 + (1 / cosine^2 - 1) / R)\n"
             "learning is to be expected from a cosine of 0.1 a round, much as without noise from 0.5: a rule of "
-            "thumb\n");
+            "thumb, held against runs in docs/study-privacy.md\n");
 }
 
 static fb_status print_hospitals(fb_privacy_plan *plan, const subject *s, FILE *stream)
