@@ -74,8 +74,8 @@ rc=$?
 [ $rc = 0 ] && grep -q 'CBICA: 12 steps' "$dir/err" && grep -q 'TCIA01: 6 steps' "$dir/err"
 report $? "Poisson batches: the number of steps is public"
 train alone "$from" "${dpsgd[@]}" --run.mode=local && [ -s "$dir/alone/model_hospital_12.safetensors" ] &&
-    [ ! -e "$dir/alone/ledger" ]
-report $? "each hospital alone, with its noise"
+    [ "$(cat "$dir"/alone/ledger/hospital_*.txt | wc -l)" = 26 ] && [ ! -e "$dir/alone/outbox" ]
+report $? "each hospital alone, with its noise and its ledger"
 train average "$from" "${dpsgd[@]}" --train.momentum=average
 report $? "averaged moments are post-processing"
 

@@ -39,7 +39,8 @@ typedef struct fb_hospital {
     float *model;       /* (params->count) mode local: the hospital's own model; else NULL; owned */
     fb_noise *noise;    /* owned; NULL without a mechanism */
     fb_gauss *gauss;    /* of the hospital's part of privacy->dpsgd; owned; NULL without */
-    fb_outbox *outbox;  /* owned; NULL where nothing is charged: without a mechanism, in mode local */
+    fb_outbox *outbox;  /* owned; NULL where nothing is sent or charged: without a mechanism, in mode local */
+    fb_ledger *ledger;  /* owned; mode local with dpsgd: charges the rounds of a model that nobody asked for yet */
     fb_letter letter;   /* of the present round: found, or to be made */
     int message_count;
     fb_message messages[FB_MESSAGES_MAX]; /* of the present round */

@@ -323,9 +323,24 @@ static fb_status centralised_round(fb_federation *federation, uint32_t round)
     return broadcast_model(federation);
 }
 
+/* The hospital's own model is evaluated and kept: its round is charged before. */
+static fb_status charge_model(const fb_federation *federation, fb_hospital *hospital, uint32_t round)
+{
+    fb_ledger_entry entry = {.round = round,
+                             .hospital = (uint32_t)hospital->index,
+                             .steps = hospital->report.steps,
+                             .count = federation->subset->count};
+    if (!hospital->ledger)
+        return FB_OK;
+    fb_sha256(hospital->model, federation->params->count * (int64_t)sizeof *hospital->model, entry.message_sha256);
+    return fb_ledger_append(hospital->ledger, &entry);
+}
+
 static fb_status train_alone(fb_federation *federation, fb_hospital *hospital, uint32_t round)
 {
-    const fb_status status = fb_hospital_train(federation, hospital, round, hospital->model, &hospital->moments);
+    fb_status status = fb_hospital_train(federation, hospital, round, hospital->model, &hospital->moments);
+    if (status == FB_OK)
+        status = charge_model(federation, hospital, round);
     hospital->report.releases_round = federation->privacy->dpsgd != NULL; /* its model, at the end */
     hospital->report.releases += hospital->report.releases_round;
     return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,

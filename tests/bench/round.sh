@@ -18,7 +18,8 @@ round() # NAME OPTION...
     local name=$1
     shift
     "$bin/fedbrats" train --data.shards="$dir/shards" --run.output="$dir/run" --data.patch=64x64x64 --train.epochs=2 \
-        --run.threads="${OMP_NUM_THREADS:-$(nproc)}" --federation.rounds=1 --eval.on=none --run.verbosity=0 "$@" > "$dir/log" 2>&1 ||
+        --run.threads="${OMP_NUM_THREADS:-$(nproc)}" --federation.rounds=1 --eval.on=none --run.verbosity=0 "$@" \
+        > "$dir/log" 2>&1 ||
         { cat "$dir/log" >&2; exit 1; }
     "$python" - "$dir/run/results.h5" "$name" << 'PY'
 import sys, h5py
