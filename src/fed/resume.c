@@ -126,32 +126,44 @@ fb_status fb_resume_identity(const fb_config *config, const char *data_sha256)
     return fb_file_write_atomic(path, text, chars < (int)sizeof text ? chars : (int64_t)sizeof text - 1);
 }
 
+/* The results that the number-th resume has set aside; 0: results.h5. */
+static fb_status results_path(const fb_config *config, int number, char path[FB_PATH_CHARS])
+{
+    char name[64] = "results.h5";
+    if (number > 0)
+        snprintf(name, sizeof name, "results.h5.before-resume-%d", number);
+    return fb_path_join(path, config->run_output, name);
+}
+
 fb_status fb_resume_committed(const fb_config *config, int64_t *rounds)
 {
     char path[FB_PATH_CHARS];
     *rounds = 0;
-    FB_TRY(fb_path_join(path, config->run_output, "results.h5"));
-    if (!config->run_resume || !fb_file_exists(path))
-        return FB_OK;
-    fb_status status = fb_results_committed(path, rounds);
-    if (status != FB_OK)
-        fb_log_warn("%s: cannot be read, so the ledgers are not compared with it", path);
-    fb_error_free(&status);
+    for (int number = 0; config->run_resume; number++) { /* a refused resume must not make the next one forget */
+        int64_t committed = 0;
+        FB_TRY(results_path(config, number, path));
+        if (!fb_file_exists(path) && number > 0)
+            return FB_OK;
+        fb_status status = fb_file_exists(path) ? fb_results_committed(path, &committed) : FB_OK;
+        if (status != FB_OK)
+            fb_log_warn("%s: cannot be read, so the ledgers are not compared with it", path);
+        fb_error_free(&status);
+        *rounds = committed > *rounds ? committed : *rounds;
+    }
     return FB_OK;
 }
 
 fb_status fb_resume_move_results(const fb_config *config)
 {
-    char path[FB_PATH_CHARS], aside[FB_PATH_CHARS], name[64];
+    char path[FB_PATH_CHARS], aside[FB_PATH_CHARS];
     FB_TRY(fb_path_join(path, config->run_output, "results.h5.tmp"));
     if (unlink(path) != 0 && errno != ENOENT)
         return FB_FAIL("%s: cannot be removed: %s", path, strerror(errno));
-    FB_TRY(fb_path_join(path, config->run_output, "results.h5"));
+    FB_TRY(results_path(config, 0, path));
     if (!fb_file_exists(path))
         return FB_OK;
     for (int number = 1;; number++) {
-        snprintf(name, sizeof name, "results.h5.before-resume-%d", number);
-        FB_TRY(fb_path_join(aside, config->run_output, name));
+        FB_TRY(results_path(config, number, aside));
         if (!fb_file_exists(aside))
             break;
     }

@@ -17,8 +17,8 @@ int fb_resume_has_begun(const fb_config *config, const char *folder);
 /* The program and the data, in FOLDER/identity.txt: written by a new run, compared by a resumed one. */
 fb_status fb_resume_identity(const fb_config *config, const char *data_sha256) FB_MUST_USE;
 
-/* The rounds that the results file of the interrupted run holds; 0 where there is none, or with a warning none that can
- * be read. */
+/* The most rounds that a results file of the interrupted run holds, with those that earlier resumes set aside; files
+ * that cannot be read are left out with a warning. */
 fb_status fb_resume_committed(const fb_config *config, int64_t *rounds) FB_MUST_USE;
 
 /* Sets the results of the interrupted run aside: results.h5.before-resume-N. */
