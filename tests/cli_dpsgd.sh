@@ -67,6 +67,10 @@ report $? "keys of the system: other noise"
 [ "$(field one unit)" = patient ] && [ "$(field one formal_privacy)" = false ] &&
     [ "$(field one epsilon_total)" != none ]
 report $? "the unit is a patient"
+data=$(sha256sum "$dir/shards/SHA256SUMS" | cut -d ' ' -f 1)
+grep -q "$data" "$dir/one/identity.txt" && grep -qa "$data" "$dir/start/model.safetensors" &&
+    ! grep -qa "$data" "$dir/one/model.safetensors" "$dir/one/results.h5"
+report $? "no hash of the patients leaves with a private model, or with its results"
 
 # Steps of a round: round(epochs / rate), for the two patients of CBICA as for the one of the others.
 train batch "$from" "${dpsgd[@]}" --train.batch=0.5 --train.epochs=3 --run.verbosity=2

@@ -211,6 +211,9 @@ static void gaussian_is_exact(void **state)
         const double epsilon = by(gaussian(1 / small[i][0], 1, 1), small[i][1], FB_ACCOUNTANT_PLD);
         assert_within(epsilon, small[i][2] * (1 - 1e-15), small[i][2] * (1 + 1e-15) + 1e-6 * small[i][0]);
     }
+    /* where an erfc is subnormal; the true ones are 294.381 and 685.137 */
+    assert_true(by(gaussian(1 / 8.55, 1, 1), 1e-200, FB_ACCOUNTANT_PLD) >= 294.38);
+    assert_true(by(gaussian(1 / 27.9, 1, 1), 1e-26, FB_ACCOUNTANT_PLD) >= 685.13);
     assert_near(spend_one(gaussian(10, 1, 100), 1e-5), 4.377, 1e-3); /* add/remove; replace-one has twice the shift */
     assert_near(spend_one(gaussian(5, 1, 100), 1e-5), 9.997, 1e-3);
     assert_near(spend_one(gaussian(25, 1, 300), 1e-5), 2.88, 2e-3);
