@@ -107,12 +107,21 @@ fb_status fb_config_read_plan(int argc, char **argv, fb_config *config, fb_optio
     return read(argc, argv, 0, config, options);
 }
 
+static const fb_option *find_option(const char *section, const char *key)
+{
+    int i = 0;
+    while (i < TABLE_COUNT && (strcmp(table[i].section, section) != 0 || strcmp(table[i].key, key) != 0))
+        i++;
+    FB_ASSERT(i < TABLE_COUNT);
+    return &table[i];
+}
+
 void fb_config_text(const fb_config *config, const char *section, const char *key, char text[FB_TEXT_CHARS])
 {
-    for (int i = 0; i < TABLE_COUNT; i++)
-        if (strcmp(table[i].section, section) == 0 && strcmp(table[i].key, key) == 0) {
-            fb_options_format(&table[i], config, text);
-            return;
-        }
-    FB_ASSERT(!"an option of the table");
+    fb_options_format(find_option(section, key), config, text);
+}
+
+const char *fb_config_fallback(const char *section, const char *key)
+{
+    return find_option(section, key)->fallback;
 }

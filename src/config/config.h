@@ -45,3 +45,6 @@ fb_status fb_config_read_plan(int argc, char **argv, fb_config *config, fb_optio
 
 /* The present value of any option as text, e.g. fb_config_text(&config, "sharing", "select", text). */
 void fb_config_text(const fb_config *config, const char *section, const char *key, char text[FB_TEXT_CHARS]);
+
+/* Its default as text, by the same names; NULL: the option is required. Borrowed. */
+const char *fb_config_fallback(const char *section, const char *key);

@@ -107,11 +107,9 @@ static void print_help(void)
         "The defaults bring the bounds of svt and exponential to 0.8 of the claim and more in about a minute: one\n"
         "coordinate is shared, nearly all of epsilon is spent on choosing it, and the pair that shows it has the\n"
         "coordinate that svt tests last against all others. More coordinates could show more, of which more samples\n"
-        "are needed; so are for a smaller epsilon (0.1: 1e7). With count > 1 and with all+laplace, which share "
-        "epsilon\n"
-        "out among coordinates, bounds stay further below. A planted fault (audit.mutant) may need settings at which "
-        "it\n"
-        "shows: no factor c needs count > 1, a fault of the answers an answer_share that is not small.\n\n");
+        "are needed; so are for a smaller epsilon (0.1: 1e7). With count > 1 and with all+laplace, which share out\n"
+        "epsilon among coordinates, bounds stay further below. A planted fault (audit.mutant) may need settings at\n"
+        "which it shows: no factor c needs count > 1, a fault of the answers an answer_share that is not small.\n\n");
     fb_options_help(stdout, table, TABLE_COUNT);
 }
 

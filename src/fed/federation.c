@@ -83,17 +83,6 @@ static fb_status ledger_identity(const fb_federation *federation, int hospital, 
     return FB_OK;
 }
 
-/* FOLDER/ledger/NAME.txt, where there are no messages. */
-static fb_status open_ledger(const char *folder, const char *name, const char *identity, fb_ledger **ledger)
-{
-    char parent[FB_PATH_CHARS], path[FB_PATH_CHARS], file[128];
-    FB_TRY(fb_path_join(parent, folder, "ledger"));
-    FB_TRY(fb_folder_make(parent));
-    snprintf(file, sizeof file, "%s.txt", name);
-    FB_TRY(fb_path_join(path, parent, file));
-    return fb_ledger_open(path, identity, 0, ledger);
-}
-
 /* Keys, noise, ledger and stored messages of a hospital: only with a mechanism. In mode local there are no messages. */
 static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, const char *folder)
 {
@@ -106,7 +95,7 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
     FB_TRY(ledger_identity(federation, hospital->index, identity));
     snprintf(name, sizeof name, "hospital_%02d", hospital->index);
     if (federation->config->run_mode == FB_MODE_LOCAL)
-        return open_ledger(folder, name, identity, &hospital->ledger);
+        return fb_outbox_open_ledger(folder, name, identity, 0, &hospital->ledger);
     FB_TRY(fb_outbox_open(folder, name, identity, fb_resume_has_begun(federation->config, folder), &hospital->outbox));
     hospital->report.releases_all = fb_ledger_releases(fb_outbox_ledger(hospital->outbox));
     return FB_OK;

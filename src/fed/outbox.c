@@ -16,17 +16,23 @@ struct fb_outbox {
     char folder[FB_PATH_CHARS];
 };
 
-static fb_status open_parts(const char *folder, const char *who, const char *identity, int begun, fb_outbox *outbox)
+fb_status fb_outbox_open_ledger(const char *folder, const char *who, const char *identity, int begun, fb_ledger **out)
 {
     char parent[FB_PATH_CHARS], name[64], path[FB_PATH_CHARS];
-    FB_TRY(fb_path_join(parent, folder, "outbox"));
-    FB_TRY(fb_path_join(outbox->folder, parent, who));
-    FB_TRY(fb_folder_make(outbox->folder));
     FB_TRY(fb_path_join(parent, folder, "ledger"));
     FB_TRY(fb_folder_make(parent));
     snprintf(name, sizeof name, "%s.txt", who);
     FB_TRY(fb_path_join(path, parent, name));
-    return fb_ledger_open(path, identity, begun, &outbox->ledger);
+    return fb_ledger_open(path, identity, begun, out);
+}
+
+static fb_status open_parts(const char *folder, const char *who, const char *identity, int begun, fb_outbox *outbox)
+{
+    char parent[FB_PATH_CHARS];
+    FB_TRY(fb_path_join(parent, folder, "outbox"));
+    FB_TRY(fb_path_join(outbox->folder, parent, who));
+    FB_TRY(fb_folder_make(outbox->folder));
+    return fb_outbox_open_ledger(folder, who, identity, begun, &outbox->ledger);
 }
 
 fb_status fb_outbox_open(const char *folder, const char *who, const char *identity, int begun, fb_outbox **out)

@@ -39,6 +39,10 @@ fb_status fb_outbox_open(const char *folder, const char *who, const char *identi
                          fb_outbox **out) FB_MUST_USE;
 void fb_outbox_close(fb_outbox **outbox);
 
+/* The ledger alone, FOLDER/ledger/WHO.txt, of a hospital that sends no messages. */
+fb_status fb_outbox_open_ledger(const char *folder, const char *who, const char *identity, int begun,
+                                fb_ledger **out) FB_MUST_USE;
+
 /* Looks for the message that answers `expected` (round, hospital, steps, model), of attempt first_attempt or later.
  * Nothing is written. Errors: the stored file cannot be read. */
 fb_status fb_outbox_find(const fb_outbox *outbox, const fb_frame_info *expected, uint32_t first_attempt,

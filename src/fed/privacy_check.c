@@ -127,17 +127,6 @@ static reading reading_of(const fb_config *config)
                      .local = config->privacy_trust == FB_TRUST_LOCAL};
 }
 
-static const char *fallback_of(const char *key)
-{
-    int count = 0;
-    const fb_option *table = fb_config_table(&count);
-    for (int i = 0; i < count; i++)
-        if (strcmp(table[i].section, "privacy") == 0 && strcmp(table[i].key, key) == 0)
-            return table[i].fallback;
-    FB_ASSERT(!"an option of the table");
-    return NULL;
-}
-
 void fb_privacy_check_unused(const fb_config *config, FILE *stream)
 {
     const reading r = reading_of(config);
@@ -156,7 +145,7 @@ void fb_privacy_check_unused(const fb_config *config, FILE *stream)
     char text[FB_TEXT_CHARS];
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
         fb_config_text(config, "privacy", options[i].key, text);
-        if (!options[i].read && strcmp(text, fallback_of(options[i].key)) != 0)
+        if (!options[i].read && strcmp(text, fb_config_fallback("privacy", options[i].key)) != 0)
             fprintf(stream, "privacy: WARNING: privacy.%s = %s has no effect here: only %s read it\n", options[i].key,
                     text, options[i].by);
     }

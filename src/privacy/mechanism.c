@@ -353,13 +353,13 @@ static void add_answer_events(const fb_release_spec *spec, fb_budget *budget)
     if (spec->mechanism == FB_MECHANISM_GAUSSIAN) {
         const int secagg = spec->trust == FB_TRUST_SECAGG, shares = secagg ? spec->participants : 1;
         const double share = norm / (secagg ? budget->sigma_share : budget->sigma); /* of one draw's deviation */
+        const double reach = fb_gauss_reach(norm / budget->sigma);
         const double rounding = count * (double)shares * fb_noise_rounding(fb_gauss_exponent(share));
         add_event(budget, (fb_event){.kind = FB_EVENT_GAUSSIAN,
                                      .scale = budget->sigma,
                                      .sensitivity = norm,
                                      .rounding = nextafter(rounding, INFINITY),
-                                     .to_continuous = count * fb_gauss_to_continuous(
-                                                                  budget->sigma, fb_gauss_reach(norm / budget->sigma)),
+                                     .to_continuous = count * fb_gauss_to_continuous(budget->sigma, reach),
                                      .count = 1});
     }
 }
