@@ -348,12 +348,21 @@ static void test_tail_acceptance(void **state)
     assert_true(read > 100);
 }
 
+/* What the tail proposes is, bit for bit, the geometric variable of rate begin / sigma^2 of the bytes that follow: one
+ * of another rate would now and then be another number. */
+static void assert_proposal(const fb_geometric *geometric, const fb_noise *before, int64_t proposed)
+{
+    fb_noise noise = *before;
+    noise.position += HEADER_BYTES + TIE_BYTES;
+    assert_int_equal(proposed, fb_geometric_draw(geometric, &noise));
+}
+
 /* Draws that the first bits send into the tail follow the law there, and are kept as often as they must be; the mutant
  * keeps all that the geometric variable proposes. */
 static void test_tail(void **state)
 {
     (void)state;
-    enum { FORCED = 1000000 };
+    enum { FORCED = 1000000, COMPARED = 100000 };
     static const double cases[] = {20.0, 1e6};
     for (int c = 0; c < 4; c++) {
         const double sigma = cases[c / 2];
@@ -371,10 +380,13 @@ static void test_tail(void **state)
             fb_noise_reserve(noise, 256);
             memset(noise->buffer + noise->position, 0, HEADER_BYTES + TIE_BYTES);
             memcpy(noise->buffer + noise->position, &(uint32_t){(uint32_t)r->strips}, HEADER_BYTES);
+            const fb_noise before = *noise;
             const int64_t x =
                 mutant ? begin + (int64_t)fb_geometric_draw(geometric, noise) : llabs(fb_gauss_draw(r->gauss, noise));
             if (x < begin)
                 continue; /* not kept, and all was drawn again */
+            if (!mutant && i < COMPARED)
+                assert_proposal(geometric, &before, x - begin);
             kept += 1.0;
             add_uniform(&sample, 1.0 - beyond(l, sigma, begin, x, randomise(&sample)));
         }
