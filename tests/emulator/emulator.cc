@@ -1,0 +1,668 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The threads of a block are coroutines with stacks of their own on one processor; each runs up to a barrier of its
+ * warp or its block, where the next one goes on. See cuda_runtime.h.
+ */
+#include "cuda_runtime.h"
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#define START_SWITCH(fake, bottom, size) __sanitizer_start_switch_fiber(fake, bottom, size)
+#define FINISH_SWITCH(fake) __sanitizer_finish_switch_fiber(fake, nullptr, nullptr)
+#else
+#define START_SWITCH(fake, bottom, size) ((void)(fake))
+#define FINISH_SWITCH(fake) ((void)(fake))
+#endif
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+static void give_up(const char *why)
+{
+    fprintf(stderr, "emulator: block (%u, %u, %u) thread (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z,
+            threadIdx.x, threadIdx.y, threadIdx.z, why);
+    abort();
+}
+
+/* --- device memory -------------------------------------------------------------------------------- */
+
+/* One range of addresses, which only running work may touch. */
+static const size_t SPACE_BYTES = (size_t)64 << 30, PAGE = 4096;
+static char *space;
+static size_t space_used;
+static std::map<char *, size_t> blocks; /* begin -> bytes */
+static int64_t limit_bytes = (int64_t)4 << 30, used_bytes, fail_after = -1, launches;
+static cudaError_t last_error = cudaSuccess;
+static int current_device, open_count;
+
+static cudaError_t fail(cudaError_t error)
+{
+    if (error != cudaSuccess)
+        last_error = error;
+    return error;
+}
+
+static bool is_chosen_to_fail(void)
+{
+    return fail_after >= 0 && fail_after-- == 0;
+}
+
+#define MAY_FAIL()                                                                                                     \
+    do {                                                                                                               \
+        if (is_chosen_to_fail())                                                                                       \
+            return fail(cudaErrorUnknown);                                                                             \
+    } while (0)
+
+static size_t round_up(size_t bytes)
+{
+    return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
+/* Allocations lie at the ends of their pages, 256 bytes aligned where they can be, and a page is left after each. */
+static void protect_all(int protection)
+{
+    for (const auto &block : blocks) {
+        char *first = (char *)((uintptr_t)block.first / PAGE * PAGE);
+        if (mprotect(first, (size_t)(block.first + round_up(block.second) - first) / PAGE * PAGE, protection) != 0)
+            give_up("mprotect failed");
+    }
+}
+
+/* While an object of this lives, device memory can be touched. */
+struct unlocked {
+    unlocked()
+    {
+        if (open_count++ == 0)
+            protect_all(PROT_READ | PROT_WRITE);
+    }
+    ~unlocked()
+    {
+        if (--open_count == 0)
+            protect_all(PROT_NONE);
+    }
+};
+
+static bool is_device(const void *memory)
+{
+    return space && (const char *)memory >= space && (const char *)memory < space + SPACE_BYTES;
+}
+
+/* Ends the program when a copy leaves the block it begins in. */
+static void check_range(const void *memory, size_t bytes, bool device, const char *what)
+{
+    if (is_device(memory) != device)
+        give_up(device ? "a copy's device side is host memory" : "a copy's host side is device memory");
+    if (!device || bytes == 0)
+        return;
+    auto after = blocks.upper_bound((char *)memory);
+    if (after == blocks.begin())
+        give_up(what);
+    --after;
+    if ((char *)memory + bytes > after->first + after->second)
+        give_up(what);
+}
+
+extern "C" cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+    MAY_FAIL();
+    if (bytes == 0) {
+        *memory = nullptr;
+        return cudaSuccess;
+    }
+    if (used_bytes + (int64_t)bytes > limit_bytes)
+        return fail(cudaErrorMemoryAllocation);
+    if (!space) {
+        void *range = mmap(nullptr, SPACE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (range == MAP_FAILED)
+            give_up("no address space");
+        space = (char *)range;
+    }
+    const size_t pages = round_up(bytes);
+    if (space_used + pages + PAGE > SPACE_BYTES)
+        give_up("device address space is used up: addresses are not given twice");
+    char *first = space + space_used, *begin = first + (pages - bytes) / 256 * 256;
+    if (mprotect(first, pages, PROT_READ | PROT_WRITE) != 0)
+        give_up("mprotect failed");
+    memset(first, 0xff, pages);
+    if (open_count == 0 && mprotect(first, pages, PROT_NONE) != 0)
+        give_up("mprotect failed");
+    space_used += pages + PAGE;
+    blocks[begin] = bytes;
+    used_bytes += (int64_t)bytes;
+    *memory = begin;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaFree(void *memory)
+{
+    if (!memory)
+        return cudaSuccess;
+    auto block = blocks.find((char *)memory);
+    if (block == blocks.end())
+        give_up("cudaFree of what cudaMalloc did not give");
+    const size_t pages = round_up(block->second);
+    char *first = (char *)((uintptr_t)memory / PAGE * PAGE);
+    used_bytes -= (int64_t)block->second;
+    blocks.erase(block);
+    if (mprotect(first, pages, PROT_NONE) != 0 || madvise(first, pages, MADV_DONTNEED) != 0)
+        give_up("the pages of freed memory cannot be given back");
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
+{
+    MAY_FAIL();
+    *memory = malloc(bytes);
+    return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+}
+
+extern "C" cudaError_t cudaFreeHost(void *memory)
+{
+    free(memory);
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    *free_bytes = (size_t)(limit_bytes - used_bytes);
+    *total_bytes = (size_t)limit_bytes;
+    return cudaSuccess;
+}
+
+/* --- streams: all work is done in the order it was queued in, when somebody waits ------------------- */
+
+struct fb_emulated_graph {
+    std::vector<std::function<void()>> work;
+    int64_t launches = 0;
+};
+struct fb_emulated_stream {
+    fb_emulated_graph *capture = nullptr;
+};
+struct fb_emulated_event {
+    int64_t position = -1;
+};
+static std::deque<std::function<void()>> queue;
+static int64_t queued, done;
+
+static void finish_all(void)
+{
+    while (!queue.empty()) {
+        const std::function<void()> work = queue.front();
+        queue.pop_front();
+        work();
+        done++;
+    }
+}
+
+static cudaError_t submit(cudaStream_t stream, std::function<void()> work)
+{
+    if (!stream)
+        give_up("work on the default stream: it cannot be captured");
+    if (stream->capture) {
+        stream->capture->work.push_back(work);
+        return cudaSuccess;
+    }
+    queue.push_back(work);
+    queued++;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                                       cudaStream_t stream)
+{
+    MAY_FAIL();
+    check_range(to, bytes, kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, "copy past the end");
+    check_range(from, bytes, kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice, "copy past the end");
+    return submit(stream, [=]() {
+        unlocked open;
+        if (bytes > 0 && (const char *)to < (const char *)from + bytes && (const char *)from < (const char *)to + bytes)
+            give_up("the two sides of a copy overlap");
+        memcpy(to, from, bytes);
+    });
+}
+
+extern "C" cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
+{
+    MAY_FAIL();
+    check_range(memory, bytes, true, "memset past the end");
+    return submit(stream, [=]() {
+        unlocked open;
+        memset(memory, value, bytes);
+    });
+}
+
+extern "C" cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+    MAY_FAIL();
+    *stream = new fb_emulated_stream;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    finish_all();
+    delete stream;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    MAY_FAIL();
+    if (stream->capture)
+        return fail(cudaErrorStreamCaptureUnsupported);
+    finish_all();
+    return last_error;
+}
+
+extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned)
+{
+    if (event->position < 0)
+        give_up("waits for an event that was never recorded");
+    return cudaSuccess; /* the order of the queue is the order of events */
+}
+
+extern "C" cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
+{
+    MAY_FAIL();
+    *event = new fb_emulated_event;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
+{
+    event->position = queued;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    if (event->position > done)
+        finish_all();
+    return last_error;
+}
+
+extern "C" cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)
+{
+    *milliseconds = (float)(end->position - begin->position);
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
+{
+    MAY_FAIL();
+    if (stream->capture)
+        return fail(cudaErrorStreamCaptureUnsupported);
+    stream->capture = new fb_emulated_graph;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    *graph = stream->capture;
+    stream->capture = nullptr;
+    return *graph ? cudaSuccess : fail(cudaErrorStreamCaptureUnsupported);
+}
+
+extern "C" cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long)
+{
+    MAY_FAIL();
+    *executable = new fb_emulated_graph(*graph);
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
+{
+    MAY_FAIL();
+    launches += executable->launches;
+    for (const auto &work : executable->work)
+        submit(stream, work);
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable)
+{
+    finish_all();
+    delete executable;
+    return cudaSuccess;
+}
+
+/* --- devices and errors ----------------------------------------------------------------------------- */
+
+extern "C" const char *cudaGetErrorName(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
+           : error == cudaErrorNoDevice       ? "cudaErrorNoDevice"
+           : error == cudaSuccess             ? "cudaSuccess"
+                                              : "cudaErrorUnknown";
+}
+
+extern "C" const char *cudaGetErrorString(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? "out of memory"
+           : error == cudaErrorNoDevice       ? "no CUDA-capable device is detected"
+           : error == cudaSuccess             ? "no error"
+                                              : "unknown error";
+}
+
+extern "C" cudaError_t cudaGetLastError(void)
+{
+    const cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
+}
+
+extern "C" cudaError_t cudaPeekAtLastError(void)
+{
+    return last_error;
+}
+
+extern "C" cudaError_t cudaGetDeviceCount(int *count)
+{
+    const char *text = getenv("FB_EMULATED_DEVICES");
+    *count = text ? atoi(text) : 1;
+    return *count > 0 ? cudaSuccess : fail(cudaErrorNoDevice);
+}
+
+extern "C" cudaError_t cudaSetDevice(int device)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || device < 0 || device >= count)
+        return fail(cudaErrorInvalidDevice);
+    current_device = device;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
+{
+    memset(properties, 0, sizeof *properties);
+    snprintf(properties->name, sizeof properties->name, "emulated GPU %d", device);
+    properties->totalGlobalMem = (size_t)limit_bytes;
+    properties->major = 9;
+    properties->multiProcessorCount = 4;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaDeviceGetPCIBusId(char *id, int chars, int device)
+{
+    snprintf(id, (size_t)chars, "0000:%02x:00.0", device + 1);
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+extern "C" int64_t fb_emulator_live_blocks(void)
+{
+    return (int64_t)blocks.size();
+}
+
+extern "C" void fb_emulator_limit(int64_t bytes)
+{
+    limit_bytes = bytes;
+}
+
+extern "C" void fb_emulator_fail_after(int64_t calls)
+{
+    fail_after = calls;
+}
+
+extern "C" int64_t fb_emulator_launches(void)
+{
+    return launches;
+}
+
+/* --- threads ---------------------------------------------------------------------------------------- */
+
+static const size_t STACK_BYTES = 128 << 10;
+static const int THREADS_MAX = 1024, WARP = 32;
+
+enum state { READY, AT_WARP, AT_BLOCK, FINISHED };
+struct coroutine {
+    char *stack = nullptr; /* owned, with a page below that cannot be touched */
+    void *saved = nullptr; /* stack pointer */
+    void *fake = nullptr;  /* AddressSanitizer's */
+    state at = FINISHED;
+    uint3 index = {0, 0, 0};
+};
+static coroutine threads[THREADS_MAX];
+static coroutine *running;
+static void *scheduler_saved, *scheduler_fake;
+static const std::function<void()> *body;
+static uint64_t left_behind[THREADS_MAX / WARP][WARP]; /* values of a shuffle */
+static int vote;                                       /* of the present __syncthreads_or */
+static std::vector<std::pair<void *, size_t>> shared_memory;
+
+void fb_emulator_register_shared(void *memory, size_t bytes)
+{
+    shared_memory.push_back({memory, bytes});
+    memset(memory, 0xff, bytes);
+}
+
+extern "C" void fb_emulator_switch(void **save, void *load);
+__asm__(".text\n"
+        ".globl fb_emulator_switch\n"
+        ".type fb_emulator_switch, @function\n"
+        "fb_emulator_switch:\n"
+        "    pushq %rbp\n    pushq %rbx\n    pushq %r12\n    pushq %r13\n    pushq %r14\n    pushq %r15\n"
+        "    movq %rsp, (%rdi)\n    movq %rsi, %rsp\n"
+        "    popq %r15\n    popq %r14\n    popq %r13\n    popq %r12\n    popq %rbx\n    popq %rbp\n"
+        "    ret\n"
+        ".size fb_emulator_switch, . - fb_emulator_switch\n");
+
+static void yield(state at)
+{
+    coroutine *me = running;
+    me->at = at;
+    START_SWITCH(at == FINISHED ? nullptr : &me->fake, nullptr, 0);
+    fb_emulator_switch(&me->saved, scheduler_saved);
+    FINISH_SWITCH(me->fake);
+}
+
+static void run_thread(void)
+{
+    FINISH_SWITCH(nullptr);
+    (*body)();
+    yield(FINISHED);
+    give_up("a finished thread went on");
+}
+
+static void prepare(coroutine *c)
+{
+    if (!c->stack) {
+        c->stack = (char *)mmap(nullptr, STACK_BYTES + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (c->stack == MAP_FAILED || mprotect(c->stack, PAGE, PROT_NONE) != 0)
+            give_up("no memory for stacks");
+    }
+    void **top = (void **)(c->stack + PAGE + STACK_BYTES);
+    *--top = nullptr; /* keeps the alignment of a called function */
+    *--top = (void *)run_thread;
+    for (int i = 0; i < 6; i++)
+        *--top = nullptr;
+    c->saved = top;
+    c->at = READY;
+}
+
+static void resume(coroutine *c)
+{
+    running = c;
+    threadIdx = c->index;
+    START_SWITCH(&scheduler_fake, c->stack + PAGE, STACK_BYTES);
+    fb_emulator_switch(&scheduler_saved, c->saved);
+    FINISH_SWITCH(scheduler_fake);
+}
+
+/* Opens the barriers that everybody who is not finished has reached. Returns whether any was. */
+static bool open_barriers(int count)
+{
+    bool opened = false;
+    int at_block = 0, finished = 0;
+    for (int i = 0; i < count; i++) {
+        at_block += threads[i].at == AT_BLOCK;
+        finished += threads[i].at == FINISHED;
+    }
+    if (at_block > 0 && at_block + finished == count) {
+        for (int i = 0; i < count; i++)
+            if (threads[i].at == AT_BLOCK)
+                threads[i].at = READY;
+        return true;
+    }
+    for (int warp = 0; warp * WARP < count; warp++) {
+        const int begin = warp * WARP, end = std::min(begin + WARP, count);
+        int waiting = 0, gone = 0;
+        for (int i = begin; i < end; i++) {
+            waiting += threads[i].at == AT_WARP;
+            gone += threads[i].at == FINISHED;
+        }
+        if (waiting == 0 || waiting + gone < end - begin)
+            continue;
+        for (int i = begin; i < end; i++)
+            if (threads[i].at == AT_WARP)
+                threads[i].at = READY;
+        opened = true;
+    }
+    return opened;
+}
+
+static void run_block(int count)
+{
+    for (const auto &memory : shared_memory)
+        memset(memory.first, 0xff, memory.second);
+    for (int i = 0; i < count; i++) {
+        threads[i].index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
+        prepare(&threads[i]);
+    }
+    bool backwards = false;
+    do {
+        for (int k = 0; k < count; k++) {
+            coroutine *c = &threads[backwards ? count - 1 - k : k];
+            if (c->at == READY)
+                resume(c);
+        }
+        backwards = !backwards;
+    } while (open_barriers(count));
+    for (int i = 0; i < count; i++)
+        if (threads[i].at != FINISHED) {
+            threadIdx = threads[i].index;
+            give_up("waits at a barrier that other threads do not reach");
+        }
+}
+
+cudaError_t fb_emulator_launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> thread)
+{
+    const int64_t count = (int64_t)block.x * block.y * block.z;
+    MAY_FAIL();
+    if (count < 1 || count > THREADS_MAX || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu ||
+        grid.y > 65535 || grid.z > 65535)
+        return fail(cudaErrorInvalidConfiguration);
+    if (stream->capture)
+        stream->capture->launches++;
+    else
+        launches++;
+    return submit(stream, [=]() {
+        unlocked open;
+        gridDim = grid;
+        blockDim = block;
+        body = &thread;
+        for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+            for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+                for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++)
+                    run_block((int)count);
+    });
+}
+
+/* --- what a kernel calls ------------------------------------------------------------------------------ */
+
+static int thread_number(void)
+{
+    return (int)(running - threads);
+}
+
+int fb_emulator_lane(void)
+{
+    return thread_number() % WARP;
+}
+
+void __syncthreads(void)
+{
+    yield(AT_BLOCK);
+}
+
+int __syncthreads_or(int predicate)
+{
+    yield(AT_BLOCK);
+    vote = 0;
+    yield(AT_BLOCK);
+    vote |= predicate != 0;
+    yield(AT_BLOCK);
+    return vote;
+}
+
+void __syncwarp(unsigned mask)
+{
+    if (mask != 0xffffffffu)
+        give_up("only whole warps are emulated");
+    yield(AT_WARP);
+}
+
+uint64_t fb_emulator_exchange(uint64_t value, int lane)
+{
+    uint64_t *values = left_behind[thread_number() / WARP];
+    values[fb_emulator_lane()] = value;
+    yield(AT_WARP);
+    const uint64_t out = values[lane];
+    yield(AT_WARP);
+    return out;
+}
+
+const unsigned (*fb_emulator_share(const unsigned *words, int count))[FB_EMULATOR_WORDS]
+{
+    static unsigned shared[THREADS_MAX / WARP][WARP][FB_EMULATOR_WORDS];
+    unsigned(*mine)[FB_EMULATOR_WORDS] = shared[thread_number() / WARP];
+    memcpy(mine[fb_emulator_lane()], words, (size_t)count * sizeof *words);
+    yield(AT_WARP);
+    return mine;
+}
+
+unsigned __ballot_sync(unsigned, int predicate)
+{
+    unsigned bits = 0;
+    const uint64_t *values = left_behind[thread_number() / WARP];
+    left_behind[thread_number() / WARP][fb_emulator_lane()] = predicate != 0;
+    yield(AT_WARP);
+    for (int lane = 0; lane < WARP; lane++)
+        bits |= (unsigned)values[lane] << lane;
+    yield(AT_WARP);
+    return bits;
+}
