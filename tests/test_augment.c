@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "data/augment.h"
 #include "golden/golden_augment.h"
+#include "normalise.h"
 #include "testing.h"
 
 #include <math.h>
@@ -8,6 +8,12 @@
 
 typedef fb_status draw_fn(const fb_rng *rng, uint32_t first_index, const fb_volume *volume, const int64_t patch[3],
                           fb_augmentation *out);
+
+static fb_status draw_sample(const fb_rng *rng, uint32_t first_index, const fb_volume *volume, const int64_t patch[3],
+                             fb_augmentation *out)
+{
+    return fb_augment_draw(rng, first_index, volume->subject, volume->shape, patch, out);
+}
 
 /* The formula of golden/make_augment.py for shape (6, 5, 7); any other shape gets the same kind of volume. */
 static fb_volume *formula_volume(int64_t depth, int64_t height, int64_t width)
@@ -75,7 +81,7 @@ static void check_sample(const fb_volume *volume, const int64_t patch[3], const 
     assert_null(FB_ALLOC(x, voxels * FB_MODALITIES, "x"));
     assert_null(FB_ALLOC(y, voxels, "y"));
     assert_null(FB_ALLOC(target, voxels, "target"));
-    fb_augment_apply(volume, patch, a, x, target);
+    fb_augment_apply(volume->image, volume->label, volume->shape, patch, a, x, target);
     for (int m = 0; m < FB_MODALITIES; m++) {
         slow_modality(volume, patch, a, m, y);
         for (int64_t v = 0; v < voxels; v++)
@@ -97,7 +103,7 @@ static void sample_equals_definition(void **state)
     for (size_t i = 0; i < sizeof patches / sizeof *patches; i++) {
         for (uint32_t sample = 0; sample < 20; sample++) {
             fb_augmentation a;
-            assert_null(fb_augment_draw(&rng, 8 * sample, volume, patches[i], &a));
+            assert_null(draw_sample(&rng, 8 * sample, volume, patches[i], &a));
             check_sample(volume, patches[i], &a);
         }
     }
@@ -112,7 +118,7 @@ static void sample_equals_numpy(void **state)
     fb_volume *volume = formula_volume(6, 5, 7);
     float x[sizeof golden_sample / sizeof *golden_sample];
     uint8_t target[4 * 3 * 4];
-    fb_augment_apply(volume, patch, &a, x, target);
+    fb_augment_apply(volume->image, volume->label, volume->shape, patch, &a, x, target);
     for (size_t i = 0; i < sizeof x / sizeof *x; i++)
         assert_true(fabs((double)x[i] - golden_sample[i]) <= rounding);
     fb_volume_destroy(&volume);
@@ -128,7 +134,7 @@ static void background_gets_shift(void **state)
     assert_null(fb_volume_create("empty", shape, &volume));
     float x[12 * FB_MODALITIES];
     uint8_t target[12];
-    fb_augment_apply(volume, shape, &a, x, target);
+    fb_augment_apply(volume->image, volume->label, volume->shape, shape, &a, x, target);
     for (size_t i = 0; i < sizeof x / sizeof *x; i++)
         assert_true(x[i] == 0.07F);
     fb_volume_destroy(&volume);
@@ -159,7 +165,7 @@ static double joint_chi_square(draw_fn *draw, const fb_volume *volume, const int
 static fb_status draw_never_last(const fb_rng *rng, uint32_t first_index, const fb_volume *volume,
                                  const int64_t patch[3], fb_augmentation *out)
 {
-    FB_TRY(fb_augment_draw(rng, first_index, volume, patch, out));
+    FB_TRY(draw_sample(rng, first_index, volume, patch, out));
     out->offset[1] = fb_rng_below(rng, first_index + 1, 2);
     return FB_OK;
 }
@@ -167,7 +173,7 @@ static fb_status draw_never_last(const fb_rng *rng, uint32_t first_index, const 
 static fb_status draw_tied_flips(const fb_rng *rng, uint32_t first_index, const fb_volume *volume,
                                  const int64_t patch[3], fb_augmentation *out)
 {
-    FB_TRY(fb_augment_draw(rng, first_index, volume, patch, out));
+    FB_TRY(draw_sample(rng, first_index, volume, patch, out));
     out->flip[2] = out->flip[0];
     return FB_OK;
 }
@@ -176,7 +182,7 @@ static fb_status draw_tied_flips(const fb_rng *rng, uint32_t first_index, const 
 static fb_status draw_shared_index(const fb_rng *rng, uint32_t first_index, const fb_volume *volume,
                                    const int64_t patch[3], fb_augmentation *out)
 {
-    FB_TRY(fb_augment_draw(rng, first_index, volume, patch, out));
+    FB_TRY(draw_sample(rng, first_index, volume, patch, out));
     out->flip[0] = (int)fb_rng_below(rng, first_index, 2);
     return FB_OK;
 }
@@ -188,7 +194,7 @@ static void offsets_and_flips_are_uniform(void **state)
     const double limit =
         284.82; /* chi-square, 215 degrees of freedom: exceeded once in 1000 seeds; the seed is fixed */
     fb_volume *volume = formula_volume(6, 6, 6);
-    assert_true(joint_chi_square(fb_augment_draw, volume, patch) < limit);
+    assert_true(joint_chi_square(draw_sample, volume, patch) < limit);
     assert_true(joint_chi_square(draw_never_last, volume, patch) > limit);
     assert_true(joint_chi_square(draw_tied_flips, volume, patch) > limit);
     assert_true(joint_chi_square(draw_shared_index, volume, patch) > limit);
@@ -225,7 +231,7 @@ static void intensities_are_uniform(void **state)
     double product = 0.0;
     for (uint32_t i = 0; i < SAMPLES; i++) {
         fb_augmentation a;
-        assert_null(fb_augment_draw(&rng, 8 * i, volume, patch, &a));
+        assert_null(draw_sample(&rng, 8 * i, volume, patch, &a));
         scale[i] = a.scale;
         shift[i] = a.shift;
         both[i] = a.shift * 0.95; /* the mutant: a range that is 5 % too narrow */
@@ -247,8 +253,8 @@ static void draw_is_a_pure_function(void **state)
     fb_volume *volume = formula_volume(64, 64, 64);
     fb_rng rng = stream(1), other[5];
     fb_augmentation first, again, next;
-    assert_null(fb_augment_draw(&rng, 16, volume, patch, &first));
-    assert_null(fb_augment_draw(&rng, 16, volume, patch, &again));
+    assert_null(draw_sample(&rng, 16, volume, patch, &first));
+    assert_null(draw_sample(&rng, 16, volume, patch, &again));
     assert_memory_equal(first.offset, again.offset, sizeof first.offset);
     assert_memory_equal(first.flip, again.flip, sizeof first.flip);
     assert_true(first.scale == again.scale && first.shift == again.shift);
@@ -259,7 +265,7 @@ static void draw_is_a_pure_function(void **state)
     other[2].round++;
     other[3].epoch++;
     for (int i = 0; i < 5; i++) { /* the last: the same stream, another sample */
-        assert_null(fb_augment_draw(&other[i], i == 4 ? 24 : 16, volume, patch, &next));
+        assert_null(draw_sample(&other[i], i == 4 ? 24 : 16, volume, patch, &next));
         assert_true(first.scale != next.scale && first.shift != next.shift);
     }
     fb_volume_destroy(&volume);
@@ -272,7 +278,7 @@ static void patch_of_the_volume_has_offset_zero(void **state)
     const fb_rng rng = stream(3);
     for (uint32_t sample = 0; sample < 50; sample++) {
         fb_augmentation a;
-        assert_null(fb_augment_draw(&rng, 8 * sample, volume, volume->shape, &a));
+        assert_null(draw_sample(&rng, 8 * sample, volume, volume->shape, &a));
         assert_true(a.offset[0] == 0 && a.offset[1] == 0 && a.offset[2] == 0);
     }
     fb_volume_destroy(&volume);
@@ -282,7 +288,7 @@ static void refuse(const fb_volume *volume, const int64_t patch[3], const char *
 {
     const fb_rng rng = stream(3);
     fb_augmentation a;
-    must_fail(fb_augment_draw(&rng, 0, volume, patch, &a), "formula", axis, value, "data.patch");
+    must_fail(draw_sample(&rng, 0, volume, patch, &a), "formula", axis, value, "data.patch");
 }
 
 static void unfit_patch_is_refused(void **state)
@@ -332,10 +338,10 @@ static void normalise_pads_at_the_end(void **state)
     fb_volume *volume = formula_volume(6, 5, 7);
     static float whole[6 * 5 * 7 * FB_MODALITIES], x[8 * 8 * 8 * FB_MODALITIES];
     static uint8_t target[6 * 5 * 7];
-    fb_augment_apply(volume, volume->shape, &identity, whole, target);
+    fb_augment_apply(volume->image, volume->label, volume->shape, volume->shape, &identity, whole, target);
     for (size_t i = 0; i < sizeof x / sizeof *x; i++)
         x[i] = NAN;
-    fb_volume_normalise(volume, padded, x);
+    normalise(volume, padded, x);
     for (int64_t i = 0; i < 8 * 8 * 8 * FB_MODALITIES; i++) {
         const int64_t d = i / 256, h = i / 32 % 8, w = i / 4 % 8, m = i % 4;
         const int inside = d < 6 && h < 5 && w < 7;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/rng.h"
-#include "data/augment.h"
 #include "fed/evaluate.h"
 #include "nn/segresnet.h"
+#include "normalise.h"
 #include "testing.h"
 
 #include <math.h>
@@ -121,7 +121,7 @@ static void one_window_is_one_forward(void **state)
     fb_volume *volume = make_volume(8, 8, 8);
     float *x = new_floats(512 * FB_MODALITIES), *expected = new_floats(512 * FB_REGIONS);
     const float *logits = NULL;
-    fb_volume_normalise(volume, window, x);
+    normalise(volume, window, x);
     assert_null(fb_segresnet_forward(m.net, m.w, x, NULL, expected));
     assert_null(fb_evaluator_logits(m.evaluator, m.w, volume, &logits));
     assert_memory_equal(logits, expected, 512 * FB_REGIONS * sizeof *logits);
@@ -139,7 +139,7 @@ static void padding_is_cropped(void **state)
     fb_volume *volume = make_volume(7, 8, 7);
     float *x = new_floats(512 * FB_MODALITIES), *expected = new_floats(512 * FB_REGIONS);
     const float *logits = NULL;
-    fb_volume_normalise(volume, window, x);
+    normalise(volume, window, x);
     assert_null(fb_segresnet_forward(m.net, m.w, x, NULL, expected));
     assert_null(fb_evaluator_logits(m.evaluator, m.w, volume, &logits));
     for (int64_t v = 0; v < 7 * 8 * 7; v++) {
@@ -164,11 +164,11 @@ static void window_shrinks_to_the_case(void **state)
     float *x = new_floats(512 * FB_MODALITIES), *expected = new_floats(512 * FB_REGIONS);
     const float *logits = NULL;
     assert_null(fb_segresnet_create(&spec, m.params, &fb_ops_ref, shape, 0, &small));
-    fb_volume_normalise(volume, shape, x);
+    normalise(volume, shape, x);
     assert_null(fb_segresnet_forward(small, m.w, x, NULL, expected));
     assert_null(fb_evaluator_logits(m.evaluator, m.w, volume, &logits));
     assert_memory_equal(logits, expected, 8 * 4 * 6 * FB_REGIONS * sizeof *logits);
-    fb_volume_normalise(full, window, x);
+    normalise(full, window, x);
     assert_null(fb_segresnet_forward(m.net, m.w, x, NULL, expected));
     assert_null(fb_evaluator_logits(m.evaluator, m.w, full, &logits));
     assert_memory_equal(logits, expected, 512 * FB_REGIONS * sizeof *logits);
@@ -205,7 +205,7 @@ static void slow_slide(const model *m, const fb_volume *volume, const int64_t pa
     float *x = new_floats(voxels * FB_MODALITIES);
     double *count = NULL;
     assert_null(FB_ALLOC(count, voxels, "count"));
-    fb_volume_normalise(volume, padded, x);
+    normalise(volume, padded, x);
     for (int axis = 0; axis < 3; axis++)
         number[axis] = slow_starts(padded[axis], window[axis], overlap, starts[axis]);
     for (int64_t i = 0; i < number[0]; i++)

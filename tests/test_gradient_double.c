@@ -103,7 +103,7 @@ static void check_conv(int kernel, int stride)
                       .r = random_vector(y_count, 4),
                       .y_count = y_count};
     fb_real *dx = random_vector(x_count, 5), *dw = random_vector(w_count, 6);
-    must(ops->conv_create(&shape, &c.conv));
+    must(ops->conv_create(ops, &shape, &c.conv));
     conv_value(&c);
     must(ops->conv_bwd_data(c.conv, c.r, dx));
     must(ops->conv_bwd_weights(c.conv, c.x, c.r, dw));
@@ -140,7 +140,7 @@ static double norm_value(void *context)
 {
     norm_context *c = context;
     int64_t active = 0;
-    ops->norm_relu_fwd(NORM_VOXELS, NORM_CHANNELS, c->x, c->gamma, c->beta, c->y, c->stats);
+    ops->norm_relu_fwd(ops, NORM_VOXELS, NORM_CHANNELS, c->x, c->gamma, c->beta, c->y, c->stats);
     for (int i = 0; i < NORM_COUNT; i++)
         active += c->y[i] > 0.0;
     if (c->active == 0)
@@ -160,7 +160,7 @@ static void norm_relu(void **state)
     fb_real dgamma[NORM_CHANNELS], dbeta[NORM_CHANNELS];
     norm_value(&c);
     assert_in_range(c.active, NORM_COUNT / 4, 3 * NORM_COUNT / 4);
-    ops->norm_relu_bwd(NORM_VOXELS, NORM_CHANNELS, c.x, c.gamma, c.beta, c.stats, c.r, dx, dgamma, dbeta);
+    ops->norm_relu_bwd(ops, NORM_VOXELS, NORM_CHANNELS, c.x, c.gamma, c.beta, c.stats, c.r, dx, dgamma, dbeta);
     move(NORM_COUNT, dx, -1.0, before); /* dx accumulates */
     check_gradient("norm and relu, input", norm_value, &c, NORM_COUNT, c.x, dx);
     check_gradient("norm and relu, gamma", norm_value, &c, NORM_CHANNELS, c.gamma, dgamma);
@@ -180,7 +180,7 @@ typedef struct upsample_context {
 static double upsample_value(void *context)
 {
     upsample_context *c = context;
-    ops->upsample_add_fwd(c->in, c->channels, c->x, c->skip, c->y);
+    ops->upsample_add_fwd(ops, c->in, c->channels, c->x, c->skip, c->y);
     return dot(c->out_count, c->r, c->y);
 }
 
@@ -193,7 +193,7 @@ static void check_upsample(int64_t depth, int64_t height, int64_t width)
     c.y = random_vector(c.out_count, 23);
     c.r = random_vector(c.out_count, 24);
     fb_real *dx = random_vector(c.count, 25);
-    ops->upsample_bwd(c.in, c.channels, c.r, dx);
+    ops->upsample_bwd(ops, c.in, c.channels, c.r, dx);
     check_gradient("trilinear upsampling, input", upsample_value, &c, c.count, c.x, dx);
     check_gradient("trilinear upsampling, skip", upsample_value, &c, c.out_count, c.skip, c.r);
     fb_real *owned[] = {c.x, c.skip, c.y, c.r, dx};

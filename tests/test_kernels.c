@@ -45,13 +45,13 @@ static norm_result run_norm_fwd(const fb_ops *ops, const norm_case *k)
 {
     norm_result r = {make_nan(k->count), make_nan((int64_t)2 * FB_NORM_GROUPS), make_copy(k->count, k->dx0),
                      make_nan(k->channels), make_nan(k->channels)};
-    ops->norm_relu_fwd(k->voxels, k->channels, k->x, k->gamma, k->beta, r.y, r.stats);
+    ops->norm_relu_fwd(ops, k->voxels, k->channels, k->x, k->gamma, k->beta, r.y, r.stats);
     return r;
 }
 
 static void run_norm_bwd(const fb_ops *ops, const norm_case *k, const float *stats, norm_result *r)
 {
-    ops->norm_relu_bwd(k->voxels, k->channels, k->x, k->gamma, k->beta, stats, k->dy, r->dx, r->dgamma, r->dbeta);
+    ops->norm_relu_bwd(ops, k->voxels, k->channels, k->x, k->gamma, k->beta, stats, k->dy, r->dx, r->dgamma, r->dbeta);
 }
 
 static void free_norm_result(norm_result *r)
@@ -170,11 +170,11 @@ static void check_upsample(const int64_t in[3], int64_t channels)
 {
     up_case k = make_up_case(in, channels);
     float *want = make_nan(k.high), *got = make_nan(k.high), *want_dx = make_nan(k.low), *got_dx = make_nan(k.low);
-    fb_ops_ref.upsample_add_fwd(in, channels, k.x, k.skip, want);
-    fb_ops_dnnl.upsample_add_fwd(in, channels, k.x, k.skip, got);
+    fb_ops_ref.upsample_add_fwd(&fb_ops_ref, in, channels, k.x, k.skip, want);
+    fb_ops_dnnl.upsample_add_fwd(&fb_ops_dnnl, in, channels, k.x, k.skip, got);
     assert_close("upsample", k.high, got, want, 8.0 * (double)FLT_EPSILON);
-    fb_ops_ref.upsample_bwd(in, channels, k.dy, want_dx);
-    fb_ops_dnnl.upsample_bwd(in, channels, k.dy, got_dx);
+    fb_ops_ref.upsample_bwd(&fb_ops_ref, in, channels, k.dy, want_dx);
+    fb_ops_dnnl.upsample_bwd(&fb_ops_dnnl, in, channels, k.dy, got_dx);
     assert_close("upsample backward", k.low, got_dx, want_dx, 20.0 * (double)FLT_EPSILON);
     FB_FREE(want);
     FB_FREE(got);
@@ -202,15 +202,15 @@ static void test_in_place(void **state)
     (void)state;
     up_case k = make_up_case((const int64_t[3]){5, 3, 7}, 16);
     float *y = make_nan(k.high), *in_place = make_copy(k.high, k.skip);
-    fb_ops_dnnl.upsample_add_fwd(k.in, k.channels, k.x, k.skip, y);
-    fb_ops_dnnl.upsample_add_fwd(k.in, k.channels, k.x, in_place, in_place);
+    fb_ops_dnnl.upsample_add_fwd(&fb_ops_dnnl, k.in, k.channels, k.x, k.skip, y);
+    fb_ops_dnnl.upsample_add_fwd(&fb_ops_dnnl, k.in, k.channels, k.x, in_place, in_place);
     assert_same_bits(k.high, y, in_place);
-    fb_ops_ref.add(k.high, k.skip, k.dy, y);
+    fb_ops_ref.add(&fb_ops_ref, k.high, k.skip, k.dy, y);
     memcpy(in_place, k.skip, (size_t)k.high * sizeof *in_place);
-    fb_ops_dnnl.add(k.high, in_place, k.dy, in_place);
+    fb_ops_dnnl.add(&fb_ops_dnnl, k.high, in_place, k.dy, in_place);
     assert_same_bits(k.high, y, in_place);
     memcpy(in_place, k.dy, (size_t)k.high * sizeof *in_place);
-    fb_ops_dnnl.add(k.high, k.skip, in_place, in_place);
+    fb_ops_dnnl.add(&fb_ops_dnnl, k.high, k.skip, in_place, in_place);
     assert_same_bits(k.high, y, in_place);
     FB_FREE(y);
     FB_FREE(in_place);
@@ -245,8 +245,8 @@ static void check_upsample_threads(int threads)
     float *y[2] = {make_nan(k.high), make_nan(k.high)}, *dx[2] = {make_nan(k.low), make_nan(k.low)};
     for (int i = 0; i < 2; i++) {
         fb_ops_set_threads(i == 0 ? 1 : threads);
-        fb_ops_dnnl.upsample_add_fwd(k.in, k.channels, k.x, k.skip, y[i]);
-        fb_ops_dnnl.upsample_bwd(k.in, k.channels, k.dy, dx[i]);
+        fb_ops_dnnl.upsample_add_fwd(&fb_ops_dnnl, k.in, k.channels, k.x, k.skip, y[i]);
+        fb_ops_dnnl.upsample_bwd(&fb_ops_dnnl, k.in, k.channels, k.dy, dx[i]);
     }
     fb_ops_set_threads(1);
     assert_same_bits(k.high, y[0], y[1]);

@@ -46,7 +46,7 @@ static conv_result run_conv(const fb_ops *ops, const conv_case *k)
 {
     conv_result r = {make_nan(k->out), make_nan(k->in), make_nan(k->weights + 1) + 1};
     fb_conv *conv = NULL;
-    must(ops->conv_create(&k->shape, &conv));
+    must(ops->conv_create(ops, &k->shape, &conv));
     must(ops->conv_load(conv, k->w));
     must(ops->conv_fwd(conv, k->x, r.y));
     must(ops->conv_bwd_data(conv, k->dy, r.dx));
@@ -202,7 +202,7 @@ static void test_conv_notices_one_wrong_weight(void **state)
     conv_result want = run_conv(&fb_ops_ref, &k);
     fb_conv *conv = NULL;
     float *y = make_nan(k.out);
-    must(fb_ops_dnnl.conv_create(&k.shape, &conv));
+    must(fb_ops_dnnl.conv_create(&fb_ops_dnnl, &k.shape, &conv));
     k.w[4321] += 0.1F;
     must(fb_ops_dnnl.conv_load(conv, k.w));
     must(fb_ops_dnnl.conv_fwd(conv, k.x, y));
@@ -220,7 +220,7 @@ static void test_conv_notices_one_wrong_weight(void **state)
 static void assert_refused(const fb_conv_shape *s, const char *named)
 {
     fb_conv *conv = NULL;
-    must_fail(fb_ops_dnnl.conv_create(s, &conv), named);
+    must_fail(fb_ops_dnnl.conv_create(&fb_ops_dnnl, s, &conv), named);
     assert_null(conv);
 }
 

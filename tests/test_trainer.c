@@ -200,8 +200,8 @@ static double differentiate(oracle *o, uint64_t seed, const float *w, int64_t nu
     for (uint32_t c = 0; c < 8; c++)
         dropout[c] = fb_rng_uniform(&drop, 8 * sample + c) < 0.2 ? 0.0f : 1.25f;
     must(fb_shard_volume(o->b->shard, FB_SPLIT_TRAIN, number, &volume));
-    must(fb_augment_draw(&crop, 8 * sample, volume, patch, &augmentation));
-    fb_augment_apply(volume, patch, &augmentation, o->x, o->target);
+    must(fb_augment_draw(&crop, 8 * sample, volume->subject, volume->shape, patch, &augmentation));
+    fb_augment_apply(volume->image, volume->label, volume->shape, patch, &augmentation, o->x, o->target);
     must(fb_segresnet_forward(o->net, w, o->x, dropout, o->logits));
     const double loss = fb_dice_loss(VOXELS, o->logits, o->target, o->dlogits);
     must(fb_segresnet_backward(o->net, o->dlogits, o->gradient));

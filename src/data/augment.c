@@ -6,17 +6,17 @@
 
 static const char *const axis_name[3] = {"depth", "height", "width"};
 
-fb_status fb_augment_draw(const fb_rng *rng, uint32_t first_index, const fb_volume *volume, const int64_t patch[3],
-                          fb_augmentation *out)
+fb_status fb_augment_draw(const fb_rng *rng, uint32_t first_index, const char *subject, const int64_t shape[3],
+                          const int64_t patch[3], fb_augmentation *out)
 {
     for (int axis = 0; axis < 3; axis++) {
-        const int64_t extent = volume->shape[axis];
+        const int64_t extent = shape[axis];
         if (patch[axis] < 1 || patch[axis] > extent)
             return FB_FAIL("%s: a patch of %lld voxels does not fit the volume's %s of %lld; change data.patch",
-                           volume->subject, (long long)patch[axis], axis_name[axis], (long long)extent);
+                           subject, (long long)patch[axis], axis_name[axis], (long long)extent);
     }
     for (uint32_t axis = 0; axis < 3; axis++) {
-        const int64_t positions = volume->shape[axis] - patch[axis] + 1;
+        const int64_t positions = shape[axis] - patch[axis] + 1;
         FB_ASSERT(positions <= UINT32_MAX);
         out->offset[axis] = fb_rng_below(rng, first_index + axis, (uint32_t)positions);
         out->flip[axis] = (int)fb_rng_below(rng, first_index + 3 + axis, 2);
@@ -26,23 +26,44 @@ fb_status fb_augment_draw(const fb_rng *rng, uint32_t first_index, const fb_volu
     return FB_OK;
 }
 
-/* Copies the cropped and flipped voxels: x gets raw intensities, target region bits. */
-static void crop(const fb_volume *volume, const int64_t patch[3], const fb_augmentation *a, float *x, uint8_t *target)
+/* Coordinate `at` of the patch along an axis, in the volume. */
+static int64_t source(const fb_augmentation *a, const int64_t patch[3], int axis, int64_t at)
 {
-    const int64_t step = a->flip[2] ? -1 : 1;
-    for (int64_t d = 0; d < patch[0]; d++) {
-        const int64_t from_d = a->offset[0] + (a->flip[0] ? patch[0] - 1 - d : d);
-        for (int64_t h = 0; h < patch[1]; h++) {
-            const int64_t from_h = a->offset[1] + (a->flip[1] ? patch[1] - 1 - h : h);
-            const int64_t from_w = a->offset[2] + (a->flip[2] ? patch[2] - 1 : 0);
-            const int64_t from = (from_d * volume->shape[1] + from_h) * volume->shape[2] + from_w;
-            const int64_t to = (d * patch[1] + h) * patch[2];
-            for (int64_t w = 0; w < patch[2]; w++) {
-                const float *voxel = volume->image + (from + step * w) * FB_MODALITIES;
-                memcpy(x + (to + w) * FB_MODALITIES, voxel, FB_MODALITIES * sizeof *x);
-                target[to + w] = fb_region_bits(volume->label[from + step * w]);
-            }
-        }
+    return a->offset[axis] + (a->flip[axis] ? patch[axis] - 1 - at : at);
+}
+
+/* A row of the patch, whose voxels begin at `from` and follow each other by `step`: x gets raw intensities, target
+ * region bits. */
+static void crop_row(const float *image, const uint8_t *label, int64_t from, int64_t step, int64_t count, float *x,
+                     uint8_t *target)
+{
+    for (int64_t w = 0; w < count; w++) {
+        memcpy(x + w * FB_MODALITIES, image + (from + step * w) * FB_MODALITIES, FB_MODALITIES * sizeof *x);
+        if (target)
+            target[w] = fb_region_bits(label[from + step * w]);
+    }
+}
+
+/* How many voxels of a row, from its beginning, are inside the volume; a flipped one must be whole. */
+static int64_t inside(const fb_augmentation *a, const int64_t shape[3], const int64_t patch[3])
+{
+    const int64_t room = shape[2] - a->offset[2];
+    FB_ASSERT(!a->flip[2] || patch[2] <= room);
+    return patch[2] < room ? patch[2] : room;
+}
+
+static void crop(const float *image, const uint8_t *label, const int64_t shape[3], const int64_t patch[3],
+                 const fb_augmentation *a, float *x, uint8_t *target)
+{
+    const int64_t step = a->flip[2] ? -1 : 1, count = inside(a, shape, patch);
+    for (int64_t row = 0; row < patch[0] * patch[1]; row++, x += patch[2] * FB_MODALITIES) {
+        const int64_t d = source(a, patch, 0, row / patch[1]), h = source(a, patch, 1, row % patch[1]);
+        uint8_t *labels = target ? target + row * patch[2] : NULL;
+        memset(x, 0, (size_t)(patch[2] * FB_MODALITIES) * sizeof *x);
+        if (labels)
+            memset(labels, 0, (size_t)patch[2]);
+        if (d < shape[0] && h < shape[1])
+            crop_row(image, label, (d * shape[1] + h) * shape[2] + source(a, patch, 2, 0), step, count, x, labels);
     }
 }
 
@@ -92,11 +113,11 @@ static void standardise(int64_t voxels, float *x, const intensity *stats, double
     }
 }
 
-void fb_augment_apply(const fb_volume *volume, const int64_t patch[3], const fb_augmentation *augmentation, float *x,
-                      uint8_t *target)
+void fb_augment_apply(const float *image, const uint8_t *label, const int64_t shape[3], const int64_t patch[3],
+                      const fb_augmentation *augmentation, float *x, uint8_t *target)
 {
     const int64_t voxels = fb_volume_voxels(patch);
-    crop(volume, patch, augmentation, x, target);
+    crop(image, label, shape, patch, augmentation, x, target);
     const intensity stats = measure(voxels, x);
     standardise(voxels, x, &stats, augmentation->scale, augmentation->shift);
 }
@@ -105,20 +126,4 @@ void fb_sample_order(const fb_rng *rng, int64_t count, uint32_t *order)
 {
     FB_ASSERT(count >= 0 && count <= UINT32_MAX);
     fb_rng_permutation(rng, (uint32_t)count, order);
-}
-
-void fb_volume_normalise(const fb_volume *volume, const int64_t padded[3], float *x)
-{
-    const int64_t *shape = volume->shape;
-    FB_ASSERT(padded[0] >= shape[0] && padded[1] >= shape[1] && padded[2] >= shape[2]);
-    const intensity stats = measure(fb_volume_voxels(shape), volume->image);
-    memset(x, 0, (size_t)fb_volume_voxels(padded) * FB_MODALITIES * sizeof *x);
-    for (int64_t d = 0; d < shape[0]; d++) {
-        for (int64_t h = 0; h < shape[1]; h++) {
-            const float *from = volume->image + (d * shape[1] + h) * shape[2] * FB_MODALITIES;
-            float *to = x + (d * padded[1] + h) * padded[2] * FB_MODALITIES;
-            memcpy(to, from, (size_t)(shape[2] * FB_MODALITIES) * sizeof *to);
-            standardise(shape[2], to, &stats, 1.0, 0.0);
-        }
-    }
 }

@@ -17,18 +17,22 @@ typedef struct fb_augmentation {
     double scale, shift; /* factor (about 1) and offset (about 0) of the intensities */
 } fb_augmentation;
 
-/* Draws for one sample: indices first_index..first_index+7 of `rng`. Errors: patch larger than the volume (named). */
-fb_status fb_augment_draw(const fb_rng *rng, uint32_t first_index, const fb_volume *volume, const int64_t patch[3],
-                          fb_augmentation *out) FB_MUST_USE;
+/* Draws for one sample of a volume of this shape: indices first_index..first_index+7 of `rng`. Errors: patch larger
+ * than the volume (subject named). */
+fb_status fb_augment_draw(const fb_rng *rng, uint32_t first_index, const char *subject, const int64_t shape[3],
+                          const int64_t patch[3], fb_augmentation *out) FB_MUST_USE;
 
-/* Applies it: x (patch, FB_MODALITIES) and target (patch) as region bits are overwritten. */
-void fb_augment_apply(const fb_volume *volume, const int64_t patch[3], const fb_augmentation *augmentation, float *x,
-                      uint8_t *target);
+/* Applies it to image (shape, FB_MODALITIES) and label (shape): x (patch, FB_MODALITIES) and target (patch) as region
+ * bits are overwritten; target may be NULL. A voxel of the patch beyond the shape is background, 0 in both. */
+void fb_augment_apply(const float *image, const uint8_t *label, const int64_t shape[3], const int64_t patch[3],
+                      const fb_augmentation *augmentation, float *x, uint8_t *target);
 
 /* The order of `count` cases in an epoch: a permutation, each case exactly once. rng gives round, epoch and hospital.
  */
 void fb_sample_order(const fb_rng *rng, int64_t count, uint32_t *order);
 
-/* For evaluation: the whole volume z-scored in the same way, zero-padded at the end of each axis to `padded`
- * (D, H, W). x (padded, FB_MODALITIES) is overwritten. */
-void fb_volume_normalise(const fb_volume *volume, const int64_t padded[3], float *x);
+/* The whole volume as it is, z-scored: what evaluation looks at. */
+static inline fb_augmentation fb_augment_nothing(void)
+{
+    return (fb_augmentation){.scale = 1.0};
+}

@@ -7,10 +7,10 @@
 
 #include <string.h>
 
-/* A buffer that only grows: cases differ in size, and the largest decides. */
+/* The backend's memory that only grows: cases differ in size, and the largest decides. */
 typedef struct buffer {
-    float *data; /* owned */
-    int64_t count;
+    void *data; /* owned */
+    int64_t bytes;
 } buffer;
 
 struct fb_evaluator {
@@ -21,12 +21,15 @@ struct fb_evaluator {
     int64_t window[3];       /* of the present case: the limit, or less where the padded case is smaller */
     int64_t multiple;
     double overlap;
-    fb_segresnet *net;     /* owned; for the window; NULL before the first case */
-    float *x, *logits;     /* owned; of one window: (window, FB_MODALITIES), (window, FB_REGIONS) */
-    buffer image, average; /* of the padded case: (padded, FB_MODALITIES), (padded, FB_REGIONS) */
-    buffer cover;          /* (padded[0] + padded[1] + padded[2]) */
-    uint8_t *target;       /* owned; (voxels) region bits */
-    int64_t target_count;
+    fb_segresnet *net;  /* owned; for the window; NULL before the first case */
+    buffer x, logits;   /* of one window: (window, FB_MODALITIES), (window, FB_REGIONS) */
+    buffer image, sum;  /* of the padded case: (padded, FB_MODALITIES), and logits summed over windows */
+    buffer raw, sample; /* the case as it is, (shape, FB_MODALITIES), and what is made of it: a fb_sample */
+    buffer w;           /* (params->count); unused on the host */
+    float *average;     /* owned; (padded, FB_REGIONS), later (shape, FB_REGIONS) */
+    float *cover;       /* owned; (padded[0] + padded[1] + padded[2]) */
+    uint8_t *target;    /* owned; (voxels) region bits */
+    int64_t average_count, cover_count, target_count;
 };
 
 fb_status fb_evaluator_create(const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
@@ -56,24 +59,36 @@ void fb_evaluator_destroy(fb_evaluator **evaluator)
     fb_evaluator *e = *evaluator;
     if (!e)
         return;
+    buffer *const buffers[] = {&e->x, &e->logits, &e->image, &e->sum, &e->raw, &e->sample, &e->w};
     fb_segresnet_destroy(&e->net);
-    FB_FREE(e->x);
-    FB_FREE(e->logits);
-    FB_FREE(e->image.data);
-    FB_FREE(e->average.data);
-    FB_FREE(e->cover.data);
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        e->ops->release(e->ops, &buffers[i]->data);
+    FB_FREE(e->average);
+    FB_FREE(e->cover);
     FB_FREE(e->target);
     FB_FREE(*evaluator);
 }
 
-static fb_status reserve(buffer *b, int64_t count, const char *subject)
+static fb_status reserve(const fb_ops *ops, buffer *b, int64_t bytes, const char *subject)
 {
-    if (count <= b->count)
+    if (bytes <= b->bytes)
         return FB_OK;
-    FB_FREE(b->data);
-    b->count = 0;
-    FB_TRY(FB_ALLOC(b->data, count, subject));
-    b->count = count;
+    ops->release(ops, &b->data);
+    b->bytes = 0;
+    FB_TRY(ops->alloc(ops, bytes, subject, &b->data));
+    b->bytes = bytes;
+    return FB_OK;
+}
+
+/* The same for ordinary memory. */
+static fb_status grow(void *block, int64_t *have, int64_t count, size_t element_bytes, const char *subject)
+{
+    if (count <= *have)
+        return FB_OK;
+    fb_mem_free(block);
+    *have = 0;
+    FB_TRY(fb_mem_alloc(block, count, element_bytes, subject));
+    *have = count;
     return FB_OK;
 }
 
@@ -96,40 +111,11 @@ int64_t fb_window_start(int64_t extent, int64_t window, double overlap, int64_t 
     return start < extent - window ? start : extent - window;
 }
 
-/* Copies the window that begins at `start` out of the padded image. */
-static void take_window(const fb_evaluator *e, const int64_t padded[3], const int64_t start[3])
-{
-    const int64_t *window = e->window;
-    const int64_t row = window[2] * FB_MODALITIES;
-    for (int64_t d = 0; d < window[0]; d++) {
-        for (int64_t h = 0; h < window[1]; h++) {
-            const int64_t from = ((start[0] + d) * padded[1] + start[1] + h) * padded[2] + start[2];
-            memcpy(e->x + (d * window[1] + h) * row, e->image.data + from * FB_MODALITIES, (size_t)row * sizeof *e->x);
-        }
-    }
-}
-
-/* Adds the window's logits to the sum over windows. */
-static void add_window(const fb_evaluator *e, const int64_t padded[3], const int64_t start[3])
-{
-    const int64_t *window = e->window;
-    const int64_t row = window[2] * FB_REGIONS;
-    for (int64_t d = 0; d < window[0]; d++) {
-        for (int64_t h = 0; h < window[1]; h++) {
-            const int64_t to = ((start[0] + d) * padded[1] + start[1] + h) * padded[2] + start[2];
-            const float *from = e->logits + (d * window[1] + h) * row;
-            float *sum = e->average.data + to * FB_REGIONS;
-            for (int64_t i = 0; i < row; i++)
-                sum[i] += from[i];
-        }
-    }
-}
-
 /* For each position of each axis the number of windows over it: padded[0], then padded[1], then padded[2] numbers. */
 static fb_status count_cover(fb_evaluator *e, const int64_t padded[3], const char *subject)
 {
-    FB_TRY(reserve(&e->cover, padded[0] + padded[1] + padded[2], subject));
-    float *cover = e->cover.data;
+    FB_TRY(grow(&e->cover, &e->cover_count, padded[0] + padded[1] + padded[2], sizeof *e->cover, subject));
+    float *cover = e->cover;
     for (int axis = 0; axis < 3; axis++) {
         const int64_t extent = padded[axis], window = e->window[axis];
         memset(cover, 0, (size_t)extent * sizeof *cover);
@@ -144,10 +130,10 @@ static fb_status count_cover(fb_evaluator *e, const int64_t padded[3], const cha
 }
 
 /* Sum -> average. The windows form a grid, so the number of them over a voxel is the product over the axes. */
-static void divide_by_cover(const fb_evaluator *e, const int64_t padded[3])
+static void divide_by_cover(fb_evaluator *e, const int64_t padded[3])
 {
-    const float *cover_d = e->cover.data, *cover_h = cover_d + padded[0], *cover_w = cover_h + padded[1];
-    float *sum = e->average.data;
+    const float *cover_d = e->cover, *cover_h = cover_d + padded[0], *cover_w = cover_h + padded[1];
+    float *sum = e->average;
     for (int64_t d = 0; d < padded[0]; d++) {
         for (int64_t h = 0; h < padded[1]; h++) {
             for (int64_t w = 0; w < padded[2]; w++, sum += FB_REGIONS) {
@@ -158,23 +144,22 @@ static void divide_by_cover(const fb_evaluator *e, const int64_t padded[3])
     }
 }
 
-static fb_status slide(fb_evaluator *e, const float *w, const int64_t padded[3], const char *subject)
+static fb_status slide(fb_evaluator *e, const float *w, const int64_t padded[3])
 {
+    const fb_ops *ops = e->ops;
     int64_t count[3];
-    FB_TRY(count_cover(e, padded, subject));
     for (int axis = 0; axis < 3; axis++)
         count[axis] = fb_window_count(padded[axis], e->window[axis], e->overlap);
-    memset(e->average.data, 0, (size_t)(fb_volume_voxels(padded) * FB_REGIONS) * sizeof(float));
+    ops->zero(ops, e->sum.data, fb_volume_voxels(padded) * FB_REGIONS * (int64_t)sizeof(float));
     for (int64_t i = 0; i < count[0] * count[1] * count[2]; i++) {
         const int64_t index[3] = {i / (count[1] * count[2]), i / count[2] % count[1], i % count[2]};
         int64_t start[3];
         for (int axis = 0; axis < 3; axis++)
             start[axis] = fb_window_start(padded[axis], e->window[axis], e->overlap, index[axis]);
-        take_window(e, padded, start);
-        FB_TRY(fb_segresnet_forward(e->net, w, e->x, NULL, e->logits));
-        add_window(e, padded, start);
+        ops->take_window(ops, e->image.data, padded, start, e->window, e->x.data);
+        FB_TRY(fb_segresnet_forward(e->net, w, e->x.data, NULL, e->logits.data));
+        ops->add_window(ops, e->logits.data, padded, start, e->window, e->sum.data);
     }
-    divide_by_cover(e, padded);
     return FB_OK;
 }
 
@@ -200,31 +185,67 @@ static fb_status fit_window(fb_evaluator *e, const int64_t padded[3])
     if (e->net && memcmp(window, e->window, sizeof window) == 0)
         return FB_OK;
     fb_segresnet_destroy(&e->net);
-    FB_FREE(e->x);
-    FB_FREE(e->logits);
     memcpy(e->window, window, sizeof window);
     const int64_t voxels = fb_volume_voxels(window);
-    FB_TRY(FB_ALLOC(e->x, voxels * FB_MODALITIES, "evaluation window"));
-    FB_TRY(FB_ALLOC(e->logits, voxels * FB_REGIONS, "evaluation logits"));
+    FB_TRY(reserve(e->ops, &e->x, voxels * FB_MODALITIES * e->ops->act_bytes, "evaluation window"));
+    FB_TRY(reserve(e->ops, &e->logits, voxels * FB_REGIONS * (int64_t)sizeof(float), "evaluation logits"));
     return fb_segresnet_create(&e->spec, e->params, e->ops, window, 0, &e->net);
+}
+
+/* The z-scored, padded case -> e->image. */
+static fb_status normalise(fb_evaluator *e, const fb_volume *volume, const int64_t padded[3])
+{
+    const fb_ops *ops = e->ops;
+    const int64_t raw_bytes = fb_volume_voxels(volume->shape) * FB_MODALITIES * (int64_t)sizeof(float);
+    fb_sample sample = {.image = volume->image, .label = volume->label, .how = fb_augment_nothing()};
+    memcpy(sample.shape, volume->shape, sizeof sample.shape);
+    FB_TRY(reserve(ops, &e->image, fb_volume_voxels(padded) * FB_MODALITIES * ops->act_bytes, volume->subject));
+    FB_TRY(reserve(ops, &e->sample, sizeof sample, volume->subject));
+    if (!ops->on_host) {
+        FB_TRY(reserve(ops, &e->raw, raw_bytes, volume->subject));
+        ops->upload(ops, e->raw.data, volume->image, raw_bytes);
+        sample.image = e->raw.data;
+    }
+    ops->upload(ops, e->sample.data, &sample, sizeof sample);
+    ops->sample(ops, e->sample.data, padded, e->image.data, NULL);
+    return FB_OK;
+}
+
+/* The weights where the backend computes. */
+static fb_status bring_weights(fb_evaluator *e, const float *w, const float **out)
+{
+    const int64_t bytes = e->params->count * (int64_t)sizeof *w;
+    *out = w;
+    if (e->ops->on_host)
+        return FB_OK;
+    FB_TRY(reserve(e->ops, &e->w, bytes, "model"));
+    e->ops->upload(e->ops, e->w.data, w, bytes);
+    *out = e->w.data;
+    return FB_OK;
 }
 
 fb_status fb_evaluator_logits(fb_evaluator *e, const float *w, const fb_volume *volume, const float **logits)
 {
     int64_t padded[3];
+    const float *weights = NULL;
     for (int axis = 0; axis < 3; axis++)
         padded[axis] = (volume->shape[axis] + e->multiple - 1) / e->multiple * e->multiple;
+    const int64_t count = fb_volume_voxels(padded) * FB_REGIONS, bytes = count * (int64_t)sizeof(float);
     FB_TRY(fit_window(e, padded));
-    const int64_t voxels = fb_volume_voxels(padded);
-    FB_TRY(reserve(&e->image, voxels * FB_MODALITIES, volume->subject));
-    FB_TRY(reserve(&e->average, voxels * FB_REGIONS, volume->subject));
-    fb_volume_normalise(volume, padded, e->image.data);
-    if (memcmp(padded, e->window, sizeof padded) == 0)
-        FB_TRY(fb_segresnet_forward(e->net, w, e->image.data, NULL, e->average.data));
-    else
-        FB_TRY(slide(e, w, padded, volume->subject));
-    crop_padding(e->average.data, padded, volume->shape);
-    *logits = e->average.data;
+    FB_TRY(reserve(e->ops, &e->sum, bytes, volume->subject));
+    FB_TRY(grow(&e->average, &e->average_count, count, sizeof *e->average, volume->subject));
+    FB_TRY(bring_weights(e, w, &weights));
+    FB_TRY(normalise(e, volume, padded));
+    const int slides = memcmp(padded, e->window, sizeof padded) != 0;
+    FB_TRY(slides ? slide(e, weights, padded)
+                  : fb_segresnet_forward(e->net, weights, e->image.data, NULL, e->sum.data));
+    FB_TRY(e->ops->download(e->ops, e->average, e->sum.data, bytes));
+    if (slides) {
+        FB_TRY(count_cover(e, padded, volume->subject));
+        divide_by_cover(e, padded);
+    }
+    crop_padding(e->average, padded, volume->shape);
+    *logits = e->average;
     return FB_OK;
 }
 
@@ -233,12 +254,7 @@ fb_status fb_evaluator_case(fb_evaluator *e, const float *w, const fb_volume *vo
     const float *logits = NULL;
     const int64_t voxels = fb_volume_voxels(volume->shape);
     FB_TRY(fb_evaluator_logits(e, w, volume, &logits));
-    if (voxels > e->target_count) {
-        FB_FREE(e->target);
-        e->target_count = 0;
-        FB_TRY(FB_ALLOC(e->target, voxels, volume->subject));
-        e->target_count = voxels;
-    }
+    FB_TRY(grow(&e->target, &e->target_count, voxels, sizeof *e->target, volume->subject));
     for (int64_t v = 0; v < voxels; v++)
         e->target[v] = fb_region_bits(volume->label[v]);
     fb_count_case(voxels, logits, e->target, counts);

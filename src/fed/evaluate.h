@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Segments whole cases with the network in inference mode: the volume is z-scored (fb_volume_normalise), zero-padded at
+ * Segments whole cases with the network in inference mode: the volume is z-scored (data/augment.h), zero-padded at
  * the end of each axis to a multiple of 2^(levels-1). The window is no larger than that, in any direction. A padded
  * volume that is as large as the window takes one forward; on a larger one the window slides as in MONAI's
  * sliding_window_inference with mode="constant", but MONAI pads a small volume to the window; here the window shrinks:

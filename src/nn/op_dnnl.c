@@ -11,7 +11,7 @@
 #include "core/mem.h"
 #include "nn/kernels.h"
 #include "nn/kernels_conv8.h"
-#include "nn/op.h"
+#include "nn/op_host.h"
 
 #include <dnnl.h>
 #include <dnnl_debug.h>
@@ -190,8 +190,9 @@ static void conv_destroy(fb_conv **conv)
     FB_FREE(*conv);
 }
 
-static fb_status conv_create(const fb_conv_shape *shape, fb_conv **out)
+static fb_status conv_create(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out)
 {
+    (void)ops;
     fb_conv *conv = NULL;
     FB_TRY(check_shape(shape));
     FB_TRY(FB_ALLOC(conv, 1, "convolution"));
@@ -251,7 +252,7 @@ static fb_status conv_load(fb_conv *conv, const float *w)
     return FB_OK;
 }
 
-static fb_status conv_fwd(fb_conv *conv, const float *x, float *y)
+static fb_status conv_fwd(fb_conv *conv, const fb_act *x, fb_act *y)
 {
     const pass *p = &conv->passes[FORWARD];
     if (!p->conv8)
@@ -260,7 +261,7 @@ static fb_status conv_fwd(fb_conv *conv, const float *x, float *y)
     return FB_OK;
 }
 
-static fb_status conv_bwd_data(fb_conv *conv, const float *dy, float *dx)
+static fb_status conv_bwd_data(fb_conv *conv, const fb_act *dy, fb_act *dx)
 {
     const pass *p = &conv->passes[BACKWARD_DATA];
     if (!p->conv8)
@@ -269,7 +270,7 @@ static fb_status conv_bwd_data(fb_conv *conv, const float *dy, float *dx)
     return FB_OK;
 }
 
-static fb_status conv_bwd_weights(fb_conv *conv, const float *x, const float *dy, float *dw)
+static fb_status conv_bwd_weights(fb_conv *conv, const fb_act *x, const fb_act *dy, float *dw)
 {
     pass *p = &conv->passes[BACKWARD_WEIGHTS];
     if (p->conv8) {
@@ -281,19 +282,56 @@ static fb_status conv_bwd_weights(fb_conv *conv, const float *x, const float *dy
     return run_reorder(conv, p, p->memory[WEIGHTS], conv->plain);
 }
 
+/* --- the table ------------------------------------------------------------------------------------ */
+
+static void norm_relu_fwd(const fb_ops *ops, int64_t voxels, int64_t channels, const fb_act *x, const float *gamma,
+                          const float *beta, fb_act *y, float *stats)
+{
+    (void)ops;
+    fb_kernels_norm_relu_fwd(voxels, channels, x, gamma, beta, y, stats);
+}
+
+static void norm_relu_bwd(const fb_ops *ops, int64_t voxels, int64_t channels, const fb_act *x, const float *gamma,
+                          const float *beta, const float *stats, const fb_act *dy, fb_act *dx, float *dgamma,
+                          float *dbeta)
+{
+    (void)ops;
+    fb_kernels_norm_relu_bwd(voxels, channels, x, gamma, beta, stats, dy, dx, dgamma, dbeta);
+}
+
+static void upsample_add_fwd(const fb_ops *ops, const int64_t in[3], int64_t channels, const fb_act *x,
+                             const fb_act *skip, fb_act *y)
+{
+    (void)ops;
+    fb_kernels_upsample_add_fwd(in, channels, x, skip, y);
+}
+
+static void upsample_bwd(const fb_ops *ops, const int64_t in[3], int64_t channels, const fb_act *dy, fb_act *dx)
+{
+    (void)ops;
+    fb_kernels_upsample_bwd(in, channels, dy, dx);
+}
+
+static void add(const fb_ops *ops, int64_t count, const fb_act *a, const fb_act *b, fb_act *y)
+{
+    (void)ops;
+    fb_kernels_add(count, a, b, y);
+}
+
 const fb_ops fb_ops_dnnl = {
     .name = "dnnl",
+    FB_OPS_HOST,
     .conv_create = conv_create,
     .conv_destroy = conv_destroy,
     .conv_load = conv_load,
     .conv_fwd = conv_fwd,
     .conv_bwd_data = conv_bwd_data,
     .conv_bwd_weights = conv_bwd_weights,
-    .norm_relu_fwd = fb_kernels_norm_relu_fwd,
-    .norm_relu_bwd = fb_kernels_norm_relu_bwd,
-    .upsample_add_fwd = fb_kernels_upsample_add_fwd,
-    .upsample_bwd = fb_kernels_upsample_bwd,
-    .add = fb_kernels_add,
+    .norm_relu_fwd = norm_relu_fwd,
+    .norm_relu_bwd = norm_relu_bwd,
+    .upsample_add_fwd = upsample_add_fwd,
+    .upsample_bwd = upsample_bwd,
+    .add = add,
 };
 
 void fb_ops_set_threads(int threads)

@@ -3,7 +3,7 @@
  * The operations as the mathematics states them: the oracle for every other backend, so never optimised. Each output
  * element is computed by one loop nest in gather form; sums are in double.
  */
-#include "nn/op.h"
+#include "nn/op_host.h"
 
 #include "core/mem.h"
 
@@ -17,8 +17,9 @@ struct fb_conv {
 
 /* --- convolution --------------------------------------------------------------------------------- */
 
-static fb_status conv_create(const fb_conv_shape *shape, fb_conv **out)
+static fb_status conv_create(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out)
 {
+    (void)ops;
     if ((shape->kernel != 1 && shape->kernel != 3) || (shape->stride != 1 && shape->stride != 2))
         return FB_FAIL("ref convolution: kernel %d with stride %d; kernel is 1 or 3, stride 1 or 2", shape->kernel,
                        shape->stride);
@@ -83,8 +84,10 @@ static double conv_at(const fb_conv *conv, const fb_real *x, int64_t o, const in
     return sum;
 }
 
-static fb_status conv_fwd(fb_conv *conv, const fb_real *x, fb_real *y)
+static fb_status conv_fwd(fb_conv *conv, const fb_act *input, fb_act *output)
 {
+    const fb_real *x = input;
+    fb_real *y = output;
     const int64_t c_out = conv->shape.c_out;
     int64_t p[3];
     for (p[0] = 0; p[0] < conv->out[0]; p[0]++)
@@ -125,8 +128,10 @@ static double conv_transposed_at(const fb_conv *conv, const fb_real *dy, int64_t
     return sum;
 }
 
-static fb_status conv_bwd_data(fb_conv *conv, const fb_real *dy, fb_real *dx)
+static fb_status conv_bwd_data(fb_conv *conv, const fb_act *doutput, fb_act *dinput)
 {
+    const fb_real *dy = doutput;
+    fb_real *dx = dinput;
     const int64_t *in = conv->shape.in, c_in = conv->shape.c_in;
     int64_t p[3];
     for (p[0] = 0; p[0] < in[0]; p[0]++)
@@ -156,7 +161,7 @@ static double correlation_at(const fb_conv *conv, const fb_real *x, const fb_rea
     return sum;
 }
 
-static fb_status conv_bwd_weights(fb_conv *conv, const fb_real *x, const fb_real *dy, fb_real *dw)
+static fb_status conv_bwd_weights(fb_conv *conv, const fb_act *x, const fb_act *dy, fb_real *dw)
 {
     const fb_conv_shape *s = &conv->shape;
     int64_t k[3];
@@ -188,9 +193,12 @@ static void group_moments(int64_t voxels, int64_t channels, int64_t first, int64
     *variance = squares / n;
 }
 
-static void norm_relu_fwd(int64_t voxels, int64_t channels, const fb_real *x, const fb_real *gamma, const fb_real *beta,
-                          fb_real *y, fb_real *stats)
+static void norm_relu_fwd(const fb_ops *ops, int64_t voxels, int64_t channels, const fb_act *input,
+                          const fb_real *gamma, const fb_real *beta, fb_act *output, fb_real *stats)
 {
+    (void)ops;
+    const fb_real *x = input;
+    fb_real *y = output;
     const int64_t width = channels / FB_NORM_GROUPS;
     for (int64_t g = 0; g < FB_NORM_GROUPS; g++) {
         double mean = 0.0, variance = 0.0;
@@ -209,9 +217,13 @@ static void norm_relu_fwd(int64_t voxels, int64_t channels, const fb_real *x, co
 
 /* One group: xhat = (x - mean) rstd, h = dy where relu passes, dgamma = sum h xhat, dbeta = sum h over voxels,
  * dx += rstd (gamma h - mean(gamma h) - xhat mean(gamma h xhat)), means over the group. */
-static void norm_relu_bwd(int64_t voxels, int64_t channels, const fb_real *x, const fb_real *gamma, const fb_real *beta,
-                          const fb_real *stats, const fb_real *dy, fb_real *dx, fb_real *dgamma, fb_real *dbeta)
+static void norm_relu_bwd(const fb_ops *ops, int64_t voxels, int64_t channels, const fb_act *input,
+                          const fb_real *gamma, const fb_real *beta, const fb_real *stats, const fb_act *doutput,
+                          fb_act *dinput, fb_real *dgamma, fb_real *dbeta)
 {
+    (void)ops;
+    const fb_real *x = input, *dy = doutput;
+    fb_real *dx = dinput;
     const int64_t width = channels / FB_NORM_GROUPS;
     for (int64_t g = 0; g < FB_NORM_GROUPS; g++) {
         const double mean = (double)stats[g], rstd = (double)stats[FB_NORM_GROUPS + g];
@@ -273,8 +285,12 @@ static double upsampled_at(const int64_t in[3], int64_t channels, const fb_real 
     return sum;
 }
 
-static void upsample_add_fwd(const int64_t in[3], int64_t channels, const fb_real *x, const fb_real *skip, fb_real *y)
+static void upsample_add_fwd(const fb_ops *ops, const int64_t in[3], int64_t channels, const fb_act *x,
+                             const fb_act *along, fb_act *output)
 {
+    (void)ops;
+    const fb_real *skip = along;
+    fb_real *y = output;
     const int64_t out[3] = {2 * in[0], 2 * in[1], 2 * in[2]};
     int64_t q[3];
     for (q[0] = 0; q[0] < out[0]; q[0]++)
@@ -304,8 +320,10 @@ static double downsampled_at(const int64_t in[3], int64_t channels, const fb_rea
     return sum;
 }
 
-static void upsample_bwd(const int64_t in[3], int64_t channels, const fb_real *dy, fb_real *dx)
+static void upsample_bwd(const fb_ops *ops, const int64_t in[3], int64_t channels, const fb_act *dy, fb_act *dinput)
 {
+    (void)ops;
+    fb_real *dx = dinput;
     int64_t p[3];
     for (p[0] = 0; p[0] < in[0]; p[0]++)
         for (p[1] = 0; p[1] < in[1]; p[1]++)
@@ -314,14 +332,18 @@ static void upsample_bwd(const int64_t in[3], int64_t channels, const fb_real *d
                     dx[at(in, channels, p[0], p[1], p[2]) + c] = (fb_real)downsampled_at(in, channels, dy, p, c);
 }
 
-static void add(int64_t count, const fb_real *a, const fb_real *b, fb_real *y)
+static void add(const fb_ops *ops, int64_t count, const fb_act *first, const fb_act *second, fb_act *sum)
 {
+    (void)ops;
+    const fb_real *a = first, *b = second;
+    fb_real *y = sum;
     for (int64_t i = 0; i < count; i++)
         y[i] = a[i] + b[i];
 }
 
 const fb_ops fb_ops_ref = {
     .name = "ref",
+    FB_OPS_HOST,
     .conv_create = conv_create,
     .conv_destroy = conv_destroy,
     .conv_load = conv_load,

@@ -3,11 +3,6 @@
 
 #include "nn/op.h"
 
-typedef struct fb_adam_spec {
-    double learning_rate, beta1, beta2, epsilon; /* PyTorch's defaults: 1e-3, 0.9, 0.999, 1e-8 */
-    double weight_decay;                         /* L2: added to the gradient, as torch.optim.Adam does */
-} fb_adam_spec;
-
 /* One step of Adam (Kingma & Ba 2015, with PyTorch's order of operations) on flat arenas of `count` elements: w
  * weights, g gradient (unchanged), m and v moments; `step` counts from 1 and drives the bias correction. */
 void fb_adam_step(const fb_adam_spec *spec, int64_t count, int64_t step, fb_real *w, const fb_real *g, fb_real *m,

@@ -8,7 +8,7 @@
 
 #include "nn/op.h"
 
-enum { FB_LEVELS_MAX = 6, FB_IMAGE_CHANNELS = 4, FB_REGIONS = 3, FB_TENSOR_NAME_CHARS = 64 };
+enum { FB_LEVELS_MAX = 6, FB_TENSOR_NAME_CHARS = 64 };
 
 /* The architecture: everything that decides the parameters (and dropout, which does not). */
 typedef struct fb_net_spec {

@@ -2,9 +2,6 @@
 #include "nn/segresnet_layers.h"
 
 #include "core/mem.h"
-#include "nn/pointwise.h"
-
-#include <string.h>
 
 enum { EXTENT_MAX = 4096 };
 
@@ -31,7 +28,6 @@ fb_status fb_segresnet_create(const fb_net_spec *spec, const fb_params *params, 
     FB_TRY(FB_ALLOC(net, 1, "network"));
     net->ops = ops;
     net->training = training;
-    net->filters = spec->filters;
     for (int level = 0; level < spec->levels; level++)
         for (int axis = 0; axis < 3; axis++)
             net->extent[level][axis] = shape[axis] >> level;
@@ -51,10 +47,9 @@ void fb_segresnet_destroy(fb_segresnet **net)
         if (n->layers[i].conv)
             n->ops->conv_destroy(&n->layers[i].conv);
     for (int i = 0; i < n->buffer_count; i++)
-        FB_FREE(n->buffers[i]);
+        n->ops->release(n->ops, &n->buffers[i]);
     FB_FREE(n->buffers);
     FB_FREE(n->layers);
-    FB_FREE(n->dropout_scale);
     FB_FREE(*net);
 }
 
@@ -65,7 +60,7 @@ int64_t fb_segresnet_activation_bytes(const fb_segresnet *net)
 
 /* --- forward and backward ------------------------------------------------------------------------ */
 
-static fb_status conv_forward(const fb_segresnet *net, fb_layer *l, const fb_real *x, fb_real *y)
+static fb_status conv_forward(const fb_segresnet *net, fb_layer *l, const fb_act *x, fb_act *y)
 {
     FB_TRY(net->ops->conv_load(l->conv, net->w + l->weight));
     return net->ops->conv_fwd(l->conv, x, y);
@@ -74,48 +69,47 @@ static fb_status conv_forward(const fb_segresnet *net, fb_layer *l, const fb_rea
 static fb_status forward_layer(fb_segresnet *net, fb_layer *l, fb_real *logits)
 {
     const fb_ops *ops = net->ops;
-    const fb_real *w = net->w, *x = l->x ? l->x : net->x;
-    fb_real *y = l->y ? l->y : logits;
+    const fb_real *w = net->w;
+    const fb_act *x = l->x ? l->x : net->x;
+    fb_act *y = l->y ? l->y : logits;
     const int64_t voxels = fb_level_voxels(net, l->level);
     switch (l->kind) {
     case FB_LAYER_CONV:
         return conv_forward(net, l, x, y);
     case FB_LAYER_NORM:
-        ops->norm_relu_fwd(voxels, l->channels, x, w + l->weight, w + l->bias, y, l->stats);
+        ops->norm_relu_fwd(ops, voxels, l->channels, x, w + l->weight, w + l->bias, y, l->stats);
         break;
     case FB_LAYER_RESIDUAL:
-        ops->add(voxels * l->channels, y, x, y);
+        ops->add(ops, voxels * l->channels, y, x, y);
         break;
     case FB_LAYER_UPSAMPLE:
-        ops->upsample_add_fwd(net->extent[l->level + 1], l->channels, x, l->skip, y);
+        ops->upsample_add_fwd(ops, net->extent[l->level + 1], l->channels, x, l->skip, y);
         break;
     case FB_LAYER_DROPOUT:
-        if (net->has_dropout)
-            fb_scale_channels(voxels, l->channels, net->dropout_scale, y);
+        if (net->dropout_scale)
+            ops->scale_channels(ops, voxels, l->channels, net->dropout_scale, y);
         break;
     case FB_LAYER_BIAS:
-        fb_bias_add(voxels, w + l->bias, y);
+        ops->bias_add(ops, voxels, w + l->bias, logits);
         break;
     }
     return FB_OK;
 }
 
-fb_status fb_segresnet_forward(fb_segresnet *net, const fb_real *w, const fb_real *x, const fb_real *dropout_scale,
+fb_status fb_segresnet_forward(fb_segresnet *net, const fb_real *w, const fb_act *x, const fb_real *dropout_scale,
                                fb_real *logits)
 {
     net->w = w;
     net->x = x;
-    net->has_dropout = dropout_scale != NULL;
+    net->dropout_scale = dropout_scale;
     net->has_activations = 0;
-    if (dropout_scale)
-        memcpy(net->dropout_scale, dropout_scale, (size_t)net->filters * sizeof *dropout_scale);
     for (int i = 0; i < net->layer_count; i++)
         FB_TRY(forward_layer(net, &net->layers[i], logits));
     net->has_activations = net->training;
     return FB_OK;
 }
 
-static fb_status conv_backward(const fb_segresnet *net, fb_layer *l, const fb_real *dy, fb_real *gradient)
+static fb_status conv_backward(const fb_segresnet *net, fb_layer *l, const fb_act *dy, fb_real *gradient)
 {
     const fb_ops *ops = net->ops;
     FB_TRY(ops->conv_bwd_weights(l->conv, l->x ? l->x : net->x, dy, gradient + l->weight));
@@ -123,22 +117,24 @@ static fb_status conv_backward(const fb_segresnet *net, fb_layer *l, const fb_re
         return FB_OK;
     FB_TRY(ops->conv_bwd_data(l->conv, dy, l->dx)); /* takes the place of x, so only now */
     if (l->dx_sum)                                  /* only the stride-2 convolution: x is twice y in every extent */
-        ops->add(fb_level_voxels(net, l->level - 1) * l->channels / 2, l->dx_sum, l->dx, l->dx_sum);
+        ops->add(ops, fb_level_voxels(net, l->level - 1) * l->channels / 2, l->dx_sum, l->dx, l->dx_sum);
     return FB_OK;
 }
 
 static void norm_backward(const fb_segresnet *net, fb_layer *l, fb_real *gradient)
 {
+    const fb_ops *ops = net->ops;
     const int64_t voxels = fb_level_voxels(net, l->level);
     if (l->dx_is_fresh)
-        memset(l->dx, 0, (size_t)(voxels * l->channels) * sizeof *l->dx);
-    net->ops->norm_relu_bwd(voxels, l->channels, l->x, net->w + l->weight, net->w + l->bias, l->stats, l->dy, l->dx,
-                            gradient + l->weight, gradient + l->bias);
+        ops->zero(ops, l->dx, voxels * l->channels * ops->act_bytes);
+    ops->norm_relu_bwd(ops, voxels, l->channels, l->x, net->w + l->weight, net->w + l->bias, l->stats, l->dy, l->dx,
+                       gradient + l->weight, gradient + l->bias);
 }
 
 static fb_status backward_layer(fb_segresnet *net, fb_layer *l, const fb_real *dlogits, fb_real *gradient)
 {
-    const fb_real *dy = l->dy ? l->dy : dlogits;
+    const fb_ops *ops = net->ops;
+    const fb_act *dy = l->dy ? l->dy : dlogits;
     const int64_t voxels = fb_level_voxels(net, l->level);
     switch (l->kind) {
     case FB_LAYER_CONV:
@@ -149,14 +145,14 @@ static fb_status backward_layer(fb_segresnet *net, fb_layer *l, const fb_real *d
     case FB_LAYER_RESIDUAL:
         break;
     case FB_LAYER_UPSAMPLE:
-        net->ops->upsample_bwd(net->extent[l->level + 1], l->channels, dy, l->dx);
+        ops->upsample_bwd(ops, net->extent[l->level + 1], l->channels, dy, l->dx);
         break;
     case FB_LAYER_DROPOUT:
-        if (net->has_dropout)
-            fb_scale_channels(voxels, l->channels, net->dropout_scale, l->dy);
+        if (net->dropout_scale)
+            ops->scale_channels(ops, voxels, l->channels, net->dropout_scale, l->dy);
         break;
     case FB_LAYER_BIAS:
-        fb_bias_bwd(voxels, dy, gradient + l->bias);
+        ops->bias_bwd(ops, voxels, dlogits, gradient + l->bias);
         break;
     }
     return FB_OK;

@@ -21,10 +21,10 @@ fb_status fb_segresnet_create(const fb_net_spec *spec, const fb_params *params, 
                               const int64_t shape[3], int training, fb_segresnet **out) FB_MUST_USE;
 void fb_segresnet_destroy(fb_segresnet **net);
 
-/* x (D, H, W, FB_IMAGE_CHANNELS) -> logits (D, H, W, FB_REGIONS). w (params->count) and x must stay unchanged until the
- * matching backward. dropout_scale (filters): factor of each channel after the first convolution, 0 for dropped and
- * 1/(1-p) for kept ones; NULL for none. */
-fb_status fb_segresnet_forward(fb_segresnet *net, const fb_real *w, const fb_real *x, const fb_real *dropout_scale,
+/* x (D, H, W, FB_IMAGE_CHANNELS) -> logits (D, H, W, FB_REGIONS). w (params->count), x and dropout_scale must stay
+ * unchanged until the matching backward; like all buffers here they are the backend's memory. dropout_scale (filters):
+ * factor of each channel after the first convolution, 0 for dropped and 1/(1-p) for kept ones; NULL for none. */
+fb_status fb_segresnet_forward(fb_segresnet *net, const fb_real *w, const fb_act *x, const fb_real *dropout_scale,
                                fb_real *logits) FB_MUST_USE;
 
 /* Gradient of the last forward: dlogits (D, H, W, FB_REGIONS) -> gradient (params->count), overwritten. Uses up the

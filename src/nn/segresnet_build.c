@@ -11,10 +11,10 @@ typedef struct builder {
     const fb_net_spec *spec;
     const fb_params *params;
     fb_segresnet *net;
-    fb_real *stream[FB_LEVELS_MAX];  /* newest activation of each level's residual stream */
-    fb_real *dstream[FB_LEVELS_MAX]; /* its gradient; training only */
-    fb_real *inner;                  /* first level's size: gradient inside a block; input of the last convolution */
-    fb_real *outer;                  /* first level's size, without training only: outputs of norms */
+    fb_act *stream[FB_LEVELS_MAX];  /* newest activation of each level's residual stream */
+    fb_act *dstream[FB_LEVELS_MAX]; /* its gradient; training only */
+    fb_act *inner;                  /* first level's size: gradient inside a block; input of the last convolution */
+    fb_act *outer;                  /* first level's size, without training only: outputs of norms */
 } builder;
 
 static int64_t channels_at(const builder *b, int level)
@@ -22,23 +22,28 @@ static int64_t channels_at(const builder *b, int level)
     return b->spec->filters << level;
 }
 
-static fb_status new_buffer(builder *b, int64_t count, fb_real **out)
+static fb_status new_buffer(builder *b, int64_t bytes, void **out)
 {
-    fb_real **slot = &b->net->buffers[b->net->buffer_count];
-    FB_TRY(FB_ALLOC(*slot, count, "activations of the network"));
-    b->net->buffer_count++;
-    b->net->buffer_bytes += count * (int64_t)sizeof **slot;
-    *out = *slot;
+    const fb_ops *ops = b->net->ops;
+    FB_TRY(ops->alloc(ops, bytes, "activations of the network", out));
+    b->net->buffers[b->net->buffer_count++] = *out;
     return FB_OK;
 }
 
-static fb_status new_buffer_at(builder *b, int level, fb_real **out)
+static fb_status new_activation(builder *b, int level, int64_t channels, fb_act **out)
 {
-    return new_buffer(b, fb_level_voxels(b->net, level) * channels_at(b, level), out);
+    const int64_t bytes = fb_level_voxels(b->net, level) * channels * b->net->ops->act_bytes;
+    b->net->buffer_bytes += bytes;
+    return new_buffer(b, bytes, out);
+}
+
+static fb_status new_buffer_at(builder *b, int level, fb_act **out)
+{
+    return new_activation(b, level, channels_at(b, level), out);
 }
 
 /* A buffer of its own when training, `shared` otherwise. */
-static fb_status activation(builder *b, int level, fb_real *shared, fb_real **out)
+static fb_status activation(builder *b, int level, fb_act *shared, fb_act **out)
 {
     if (b->net->training)
         return new_buffer_at(b, level, out);
@@ -88,14 +93,17 @@ static fb_status add_conv(builder *b, const char *prefix, const char *suffix, in
     const fb_conv_shape shape = {{in[0], in[1], in[2]}, c_in, c_out, kernel, stride};
     fb_layer *l = append(b, FB_LAYER_CONV, stride == 2 ? level + 1 : level, c_out, wiring);
     FB_TRY(find_offset(b, prefix, suffix, c_out * c_in * kernel * kernel * kernel, &l->weight));
-    return fb_error_context(b->net->ops->conv_create(&shape, &l->conv), "%s", prefix);
+    return fb_error_context(b->net->ops->conv_create(b->net->ops, &shape, &l->conv), "%s", prefix);
 }
 
 static fb_status add_norm(builder *b, const char *prefix, const char *weight, const char *bias, int level,
                           fb_layer wiring)
 {
     const int64_t channels = channels_at(b, level);
+    void *stats = NULL;
+    FB_TRY(new_buffer(b, 2 * FB_NORM_GROUPS * (int64_t)sizeof(fb_real), &stats));
     fb_layer *l = append(b, FB_LAYER_NORM, level, channels, wiring);
+    l->stats = stats;
     FB_TRY(find_offset(b, prefix, weight, channels, &l->weight));
     return find_offset(b, prefix, bias, channels, &l->bias);
 }
@@ -104,7 +112,7 @@ static fb_status add_norm(builder *b, const char *prefix, const char *weight, co
 static fb_status add_block(builder *b, const char *prefix, int level, int ends_stream)
 {
     const int64_t channels = channels_at(b, level);
-    fb_real *x = b->stream[level], *dx = b->dstream[level], *a1 = NULL, *c1 = NULL, *a2 = NULL, *y = dx;
+    fb_act *x = b->stream[level], *dx = b->dstream[level], *a1 = NULL, *c1 = NULL, *a2 = NULL, *y = dx;
     FB_TRY(activation(b, level, b->outer, &a1));
     FB_TRY(activation(b, level, b->inner, &c1));
     FB_TRY(activation(b, level, b->outer, &a2));
@@ -138,7 +146,7 @@ static fb_status add_down(builder *b)
                             (fb_layer){.y = b->stream[0], .dy = b->dstream[0]}));
             append(b, FB_LAYER_DROPOUT, 0, channels, (fb_layer){.y = b->stream[0], .dy = b->dstream[0]});
         } else {
-            fb_real *above = b->stream[level - 1];
+            fb_act *above = b->stream[level - 1];
             snprintf(prefix, sizeof prefix, "down_layers.%d.0", level);
             FB_TRY(add_conv(b, prefix, "conv.weight", level - 1, channels / 2, channels, 3, 2,
                             (fb_layer){.x = above,
@@ -159,9 +167,9 @@ static fb_status add_down(builder *b)
 static fb_status add_rise(builder *b, const char *prefix, int level)
 {
     const int64_t channels = channels_at(b, level);
-    fb_real *below = b->stream[level + 1], *narrow = b->outer, *y = NULL;
+    fb_act *below = b->stream[level + 1], *narrow = b->outer, *y = NULL;
     if (b->net->training)
-        FB_TRY(new_buffer(b, fb_level_voxels(b->net, level + 1) * channels, &narrow));
+        FB_TRY(new_activation(b, level + 1, channels, &narrow));
     FB_TRY(activation(b, level, b->stream[level], &y));
     FB_TRY(add_conv(b, prefix, "0.conv.weight", level + 1, 2 * channels, channels, 1, 1,
                     (fb_layer){.x = below, .y = narrow, .dx = below, .dy = narrow}));
@@ -189,7 +197,7 @@ static fb_status add_up(builder *b)
 
 static fb_status add_final(builder *b)
 {
-    fb_real *a = b->inner;
+    fb_act *a = b->inner;
     FB_TRY(add_norm(b, "conv_final", "0.weight", "0.bias", 0,
                     (fb_layer){.x = b->stream[0], .y = a, .dx = b->dstream[0], .dx_is_fresh = 1, .dy = a}));
     FB_TRY(
@@ -212,10 +220,9 @@ static int64_t count_layers(const fb_net_spec *spec)
 fb_status fb_segresnet_build(const fb_net_spec *spec, const fb_params *params, fb_segresnet *net)
 {
     builder b = {.spec = spec, .params = params, .net = net};
-    const int64_t layers = count_layers(spec), buffers = layers + FB_LEVELS_MAX;
+    const int64_t layers = count_layers(spec), buffers = 2 * layers + FB_LEVELS_MAX;
     FB_TRY(FB_ALLOC(net->layers, layers, "layers of the network"));
     FB_TRY(FB_ALLOC(net->buffers, buffers, "buffer list of the network"));
-    FB_TRY(FB_ALLOC(net->dropout_scale, net->filters, "dropout scale"));
     FB_TRY(make_shared_buffers(&b));
     FB_TRY(add_down(&b));
     FB_TRY(add_up(&b));

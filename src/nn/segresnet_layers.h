@@ -22,32 +22,32 @@ typedef enum fb_layer_kind {
     FB_LAYER_BIAS      /* y += bias */
 } fb_layer_kind;
 
-/* Buffers are borrowed from the network's list. NULL stands for the caller's: image (x), logits (y), dlogits (dy). */
+/* Buffers are the backend's memory, borrowed from the network's list. NULL stands for the caller's: image (x), logits
+ * (y), dlogits (dy). */
 typedef struct fb_layer {
     fb_layer_kind kind;
     int level;            /* of y, which has its extent */
     int64_t channels;     /* of y */
-    fb_real *x, *y;       /* input and output, (voxels, channels) of their level */
-    const fb_real *skip;  /* (voxels, channels) */
-    fb_real *dx, *dy;     /* gradients of x and y; dx NULL: not wanted */
-    fb_real *dx_sum;      /* dx is added to it where x has another reader, else NULL */
+    fb_act *x, *y;        /* input and output, (voxels, channels) of their level */
+    const fb_act *skip;   /* (voxels, channels) */
+    fb_act *dx, *dy;      /* gradients of x and y; dx NULL: not wanted */
+    fb_act *dx_sum;       /* dx is added to it where x has another reader, else NULL */
     int dx_is_fresh;      /* norm: dx holds nothing yet */
     int64_t weight, bias; /* offsets into the arena: weight or gamma, bias or beta */
     fb_conv *conv;        /* owned */
-    fb_real stats[2 * FB_NORM_GROUPS];
+    fb_real *stats;       /* norm: (2, FB_NORM_GROUPS) */
 } fb_layer;
 
 struct fb_segresnet {
     const fb_ops *ops;
     int training, has_activations; /* has_activations: forward has run and backward has not used them up */
-    int64_t filters, extent[FB_LEVELS_MAX][3];
+    int64_t extent[FB_LEVELS_MAX][3];
     int layer_count, buffer_count;
-    fb_layer *layers;  /* (layer_count), owned */
-    fb_real **buffers; /* (buffer_count), owned */
+    fb_layer *layers; /* (layer_count), owned */
+    void **buffers;   /* (buffer_count), owned; the backend's memory */
     int64_t buffer_bytes;
-    fb_real *dropout_scale; /* (filters) of the last forward, owned */
-    int has_dropout;
-    const fb_real *w, *x; /* of the last forward, borrowed */
+    const fb_real *w, *dropout_scale; /* of the last forward, borrowed */
+    const fb_act *x;
 };
 
 static inline int64_t fb_level_voxels(const fb_segresnet *net, int level)
@@ -55,6 +55,6 @@ static inline int64_t fb_level_voxels(const fb_segresnet *net, int level)
     return net->extent[level][0] * net->extent[level][1] * net->extent[level][2];
 }
 
-/* Makes layers and buffers of a network whose ops, training, filters and extent are set. Errors: memory, backend, a
+/* Makes layers and buffers of a network whose ops, training and extent are set. Errors: memory, backend, a
  * parameter table of another spec; the caller then destroys the network. */
 fb_status fb_segresnet_build(const fb_net_spec *spec, const fb_params *params, fb_segresnet *net) FB_MUST_USE;

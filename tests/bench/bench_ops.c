@@ -61,7 +61,7 @@ static fb_status run_norm_fwd(const job *j)
     const bench *b = j->b;
     float *w = b->weights;
     const int64_t c = j->channels;
-    b->ops->norm_relu_fwd(j->voxels, c, b->buffer[0], w, w + c, b->buffer[1], w + 2 * c);
+    b->ops->norm_relu_fwd(ops, j->voxels, c, b->buffer[0], w, w + c, b->buffer[1], w + 2 * c);
     return FB_OK;
 }
 
@@ -70,26 +70,26 @@ static fb_status run_norm_bwd(const job *j)
     const bench *b = j->b;
     float *w = b->weights;
     const int64_t c = j->channels;
-    b->ops->norm_relu_bwd(j->voxels, c, b->buffer[0], w, w + c, w + 2 * c, b->buffer[2], b->buffer[3], w + 4 * c,
+    b->ops->norm_relu_bwd(ops, j->voxels, c, b->buffer[0], w, w + c, w + 2 * c, b->buffer[2], b->buffer[3], w + 4 * c,
                           w + 5 * c);
     return FB_OK;
 }
 
 static fb_status run_upsample(const job *j)
 {
-    j->b->ops->upsample_add_fwd(j->shape.in, j->channels, j->b->buffer[0], j->b->buffer[2], j->b->buffer[1]);
+    j->b->ops->upsample_add_fwd(ops, j->shape.in, j->channels, j->b->buffer[0], j->b->buffer[2], j->b->buffer[1]);
     return FB_OK;
 }
 
 static fb_status run_upsample_bwd(const job *j)
 {
-    j->b->ops->upsample_bwd(j->shape.in, j->channels, j->b->buffer[0], j->b->buffer[1]);
+    j->b->ops->upsample_bwd(ops, j->shape.in, j->channels, j->b->buffer[0], j->b->buffer[1]);
     return FB_OK;
 }
 
 static fb_status run_add(const job *j)
 {
-    j->b->ops->add(j->voxels * j->channels, j->b->buffer[0], j->b->buffer[2], j->b->buffer[1]);
+    j->b->ops->add(ops, j->voxels * j->channels, j->b->buffer[0], j->b->buffer[2], j->b->buffer[1]);
     return FB_OK;
 }
 
@@ -149,7 +149,7 @@ static fb_status bench_conv(bench *b, const conv_layer *layer)
     const double flop = 2.0 * (double)(out_voxels(s) * weights), load_bytes = 8.0 * (double)weights;
     job j = {.b = b, .shape = *s};
     const double start = fb_time_s();
-    FB_TRY(b->ops->conv_create(s, &j.conv));
+    FB_TRY(b->ops->conv_create(ops, s, &j.conv));
     printf("%-8s created in %.1f ms\n", layer->name, (fb_time_s() - start) * 1e3);
     fb_status status = report(&j, layer->name, "load", run_load, load_bytes, "GB/s", layer->times);
     if (status == FB_OK)

@@ -144,7 +144,7 @@ static fb_status time_convolutions(const bench *b, double *total_s)
     for (int i = 0; i < CONV_LAYERS; i++) {
         fb_conv *conv = NULL;
         double seconds = 0.0;
-        FB_TRY_GOTO(status, b->ops->conv_create(&layers[i].shape, &conv), end);
+        FB_TRY_GOTO(status, b->ops->conv_create(ops, &layers[i].shape, &conv), end);
         status = b->ops->conv_load(conv, b->w);
         if (status == FB_OK)
             status = time_conv(b, conv, i == 0, x, y, &seconds);
