@@ -11,6 +11,8 @@
 #   WERROR=1                 warnings are errors (set by make check)
 #   PYTHON=/usr/bin/python3  with h5py, xarray, h5netcdf, matplotlib
 #   PREFIX=/usr/local DESTDIR=   for install
+#   CUDA=auto|0|1            GPU backend: where nvcc is, never, or it must be there
+#   CUDA_HOME=/usr/local/cuda   NVCC_GENCODE='-gencode=arch=compute_90,code=sm_90'
 #   HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, DNNL_CFLAGS, DNNL_LIBS, ...   where pkg-config does not know
 #   V=1                      show commands
 
@@ -47,6 +49,24 @@ CMOCKA_LIBS ?= -lcmocka
 # Expanded once, not for every file.
 $(foreach name,MPI_CFLAGS MPI_LIBS HDF5_CFLAGS HDF5_LIBS INIH_LIBS SODIUM_LIBS,$(eval $(name) := $(value $(name))))
 
+# --- CUDA: files that end in _cuda.c and .cu, or, without it, those that end in _cuda_none.c ---------------------------------
+
+CUDA ?= auto
+CUDA_HOME ?= /usr/local/cuda
+NVCC ?= $(CUDA_HOME)/bin/nvcc
+# Machine code for Hopper, and PTX from which the driver makes it for every GPU since Ampere.
+NVCC_GENCODE ?= -gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_80,code=compute_80
+CUDA_LIBDIR := $(firstword $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib))
+HAVE_CUDA := $(if $(filter 0,$(CUDA)),,$(and $(wildcard $(NVCC)),$(wildcard $(CUDA_HOME)/include/cuda_runtime.h),1))
+ifeq ($(CUDA)$(HAVE_CUDA),1)
+$(error CUDA=1, but $(NVCC) or $(CUDA_HOME)/include/cuda_runtime.h is not there: set CUDA_HOME, or build with CUDA=0)
+endif
+CUDA_CFLAGS := -isystem $(CUDA_HOME)/include
+# The runtime is linked in, so that a program with the GPU backend starts where there is no CUDA.
+CUDA_LIBS := $(if $(HAVE_CUDA),-L$(CUDA_LIBDIR) -lcudart_static -ldl -lrt -lpthread)
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(NVCC_GENCODE) -Isrc -Xcompiler -Wall,-Wextra
+EMULATOR := tests/emulator
+
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 
 OPTIMISE := $(if $(DEBUG),-O1,-O3) -g -march=$(MARCH)
@@ -64,16 +84,24 @@ NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 # --- sources: every file in these folders ---------------------------------------------------------------------------------
 
 LIB := $(BUILDDIR)/libfedbrats.a
-LIB_SRC := $(wildcard src/*/*.c) $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
+CUDA_SRC := $(wildcard src/*/*_cuda.c)
+CUDA_KERNELS := $(wildcard src/*/*.cu)
+CUDA_NONE := $(wildcard src/*/*_cuda_none.c)
+LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC),$(wildcard src/*/*.c)) $(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_NONE)) \
+           $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o) $(if $(HAVE_CUDA),$(CUDA_KERNELS:%.cu=$(BUILDDIR)/%.o))
+# The GPU backend again, on the emulated GPU: every test can use it, with a GPU or without.
+EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%.cu=$(BUILDDIR)/emulated/%.o) \
+                $(BUILDDIR)/emulated/emulator.o
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
-DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
-OBJ := $(LIB_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+EMULATED := $(BUILDDIR)/emulated/fedbrats
+OBJ := $(LIB_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
 FLAGS := $(BUILDDIR)/flags.stamp
@@ -122,7 +150,7 @@ _check: _tests
 	$(Q)FB_BIN=$(abspath $(BINDIR)) FB_BUILD=$(abspath $(BUILDDIR)) FB_PYTHON=$(PYTHON) FB_LONG=$(LONG) FB_SAN=$(SAN) \
 	    tests/run.sh $(TESTS)
 
-_tests: all $(TESTS)
+_tests: all $(TESTS) $(EMULATED)
 
 _bench: all $(BENCHES)
 	$(Q)FB_BIN=$(abspath $(BINDIR)) tests/bench/run.sh $(BENCHES)
@@ -159,10 +187,12 @@ endef
 define link
 @mkdir -p $(@D)
 $(if $(Q),@echo '  LD $@')
-$(Q)$(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(extra_libs) $(LIBS_ALL) -o $@
+$(Q)$(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(extra_libs) $(LIBS_ALL) $(CUDA_LIBS) -o $@
 endef
 
 $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
+$(CUDA_SRC:%.c=$(BUILDDIR)/%.o): extra = $(CUDA_CFLAGS)
+$(BUILDDIR)/emulated/%.o: extra = -I$(EMULATOR)
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
 $(BUILDDIR)/tests/%.o: extra = -Itests
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
@@ -174,6 +204,27 @@ $(OBJ): $(FLAGS) | $(PROBE)
 
 $(BUILDDIR)/double/%.o: %.c
 	$(compile)
+
+$(BUILDDIR)/emulated/%.o: %.c
+	$(compile)
+
+define compile_emulated
+@mkdir -p $(@D)
+$(if $(Q),@echo '  CXX $<')
+$(Q)$(CXX) -I$(EMULATOR) -Isrc -std=c++17 $(OPTIMISE) $(SANITIZE) -Wall -Wextra -Wshadow $(if $(WERROR),-Werror) \
+    -ffp-contract=off -MMD -MP -x c++ -c $< -o $@
+endef
+
+$(BUILDDIR)/emulated/%.o: %.cu
+	$(compile_emulated)
+
+$(BUILDDIR)/emulated/emulator.o: $(EMULATOR)/emulator.cc
+	$(compile_emulated)
+
+$(BUILDDIR)/%.o: %.cu
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  NVCC $<')
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 $(BUILDDIR)/%.o: %.c
 	$(compile)
@@ -187,6 +238,10 @@ $(DOUBLE_LIB): $(DOUBLE_OBJ)
 $(BINDIR)/fedbrats: $(BUILDDIR)/src/main.o $(LIB)
 	$(link)
 
+$(EMULATED): extra_libs = -lstdc++
+$(EMULATED): $(BUILDDIR)/src/main.o $(EMULATED_OBJ) $(LIB)
+	$(link)
+
 $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
@@ -194,7 +249,13 @@ $(TESTS): extra_libs = $(CMOCKA_LIBS)
 $(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB)
 	$(link)
 
-$(BENCHES) $(filter-out %_double,$(TESTS)): %: %.o $(LIB)
+# Tests of the GPU backend: on the emulated GPU, and, for make gpu-check, on a real one.
+$(filter %_cuda,$(TESTS)): extra_libs = $(CMOCKA_LIBS) -lstdc++
+$(patsubst %,%.o,$(filter %_cuda,$(TESTS))): extra = -I$(EMULATOR) -Itests
+$(filter %_cuda,$(TESTS)): %: %.o $(EMULATED_OBJ) $(LIB)
+	$(link)
+
+$(BENCHES) $(filter-out %_double %_cuda,$(TESTS)): %: %.o $(LIB)
 	$(link)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------------

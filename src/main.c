@@ -9,7 +9,7 @@
 #include "fed/audit_command.h"
 #include "fed/plan.h"
 #include "fed/run.h"
-#include "nn/op.h"
+#include "nn/op_cuda.h"
 #include "privacy/published.h"
 
 #include <hdf5.h>
@@ -51,17 +51,46 @@ static void print_help(void)
     fb_options_help(stdout, table, count);
 }
 
+/* Ends with the status' exit code and frees it; prints its message once. */
+static int report_error(fb_status status, int print)
+{
+    const int code = fb_error_exit_code(status);
+    if (status != FB_OK && print)
+        fb_log_error("%s", fb_error_message(status));
+    fb_error_free(&status);
+    return code;
+}
+
+static int print_devices(void)
+{
+    char why[256] = "";
+    fb_status status = FB_OK;
+    const int count = fb_cuda_count(sizeof why, why);
+    if (count == 0)
+        printf("GPU         none: %s\n", why);
+    for (int i = 0; i < count && status == FB_OK; i++) {
+        fb_cuda_device device;
+        status = fb_cuda_use(i, &device);
+        if (status == FB_OK)
+            printf("GPU %-7d %s, bus %s, compute capability %d.%d, %.1f of %.1f GiB free\n", i, device.name,
+                   device.bus_id, device.major, device.minor, (double)device.free_bytes / (double)(1 << 30),
+                   (double)device.total_bytes / (double)(1 << 30));
+    }
+    return report_error(status, 1);
+}
+
 static int print_info(void)
 {
     unsigned major = 0, minor = 0, release = 0;
-    char ops[256];
+    char ops[256], cuda[256];
     H5get_libversion(&major, &minor, &release);
-    fb_ops_describe(sizeof ops, ops);
+    fb_ops_dnnl.describe(&fb_ops_dnnl, sizeof ops, ops);
+    fb_cuda_versions(sizeof cuda, cuda);
     printf("fedbrats    %s\nrevision    %s\ncompiler    %s\nflags       %s\noperations  %s\nHDF5        %u.%u.%u\n"
-           "libsodium   %s\n",
+           "libsodium   %s\nCUDA        %s\n",
            fb_build_version(), fb_build_revision(), fb_build_compiler(), fb_build_flags(), ops, major, minor, release,
-           sodium_version_string());
-    return FB_EXIT_OK;
+           sodium_version_string(), cuda);
+    return print_devices();
 }
 
 static fb_status create_comm(const fb_config *config, fb_comm **comm)
@@ -73,16 +102,6 @@ static fb_status create_comm(const fb_config *config, fb_comm **comm)
     if (config->comm_backend == FB_BACKEND_MPI || (config->comm_backend == FB_BACKEND_AUTO && launched))
         return fb_comm_mpi_create(comm);
     return fb_comm_self_create(comm);
-}
-
-/* Ends with the status' exit code and frees it; prints its message once. */
-static int report_error(fb_status status, int print)
-{
-    const int code = fb_error_exit_code(status);
-    if (status != FB_OK && print)
-        fb_log_error("%s", fb_error_message(status));
-    fb_error_free(&status);
-    return code;
 }
 
 /* A rank holds a shard and a ledger open for each hospital it plays; the usual soft limit is 1024 files. */

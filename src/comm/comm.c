@@ -31,6 +31,11 @@ int fb_comm_size(const fb_comm *comm)
     return comm->size;
 }
 
+int fb_comm_local_rank(const fb_comm *comm)
+{
+    return comm->local_rank;
+}
+
 const char *fb_comm_backend(const fb_comm *comm)
 {
     return comm->ops->name;

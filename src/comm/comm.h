@@ -28,6 +28,7 @@ _Noreturn void fb_comm_abort(fb_comm *comm, int exit_code);
 
 int fb_comm_rank(const fb_comm *comm);
 int fb_comm_size(const fb_comm *comm);
+int fb_comm_local_rank(const fb_comm *comm);      /* among the ranks of this host, from 0 */
 const char *fb_comm_backend(const fb_comm *comm); /* "self", "mpi" */
 const char *fb_comm_library(const fb_comm *comm); /* name and version of the library, "none" */
 

@@ -20,6 +20,7 @@ typedef struct fb_comm_ops {
 struct fb_comm {
     const fb_comm_ops *ops;
     int rank, size;
+    int local_rank;                       /* among the ranks of this host */
     char library[64];                     /* name and version, "none" */
     struct fb_comm_message *first, *last; /* owned: what rank 0 sent to itself, in order */
 };

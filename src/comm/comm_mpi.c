@@ -137,6 +137,17 @@ static void take_library_name(char *name, size_t chars)
     snprintf(name, chars, "%.*s", (int)chars - 1, text);
 }
 
+/* Launchers disagree on the variables that would say so: mpirun over two hosts leaves SLURM_LOCALID 0 everywhere. */
+static fb_status find_local_rank(mpi_comm *self)
+{
+    MPI_Comm host = MPI_COMM_NULL;
+    FB_TRY(check(MPI_Comm_split_type(self->world, MPI_COMM_TYPE_SHARED, self->base.rank, MPI_INFO_NULL, &host),
+                 "MPI_Comm_split_type"));
+    const fb_status status = check(MPI_Comm_rank(host, &self->base.local_rank), "MPI_Comm_rank");
+    (void)MPI_Comm_free(&host);
+    return status;
+}
+
 static fb_status start(mpi_comm *self)
 {
     int provided = MPI_THREAD_SINGLE;
@@ -149,7 +160,8 @@ static fb_status start(mpi_comm *self)
     FB_TRY(check(MPI_Comm_set_errhandler(self->world, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
     take_library_name(self->base.library, sizeof self->base.library);
     FB_TRY(check(MPI_Comm_rank(self->world, &self->base.rank), "MPI_Comm_rank"));
-    return check(MPI_Comm_size(self->world, &self->base.size), "MPI_Comm_size");
+    FB_TRY(check(MPI_Comm_size(self->world, &self->base.size), "MPI_Comm_size"));
+    return find_local_rank(self);
 }
 
 fb_status fb_comm_mpi_create(fb_comm **out)

@@ -34,5 +34,6 @@ void fb_sample_order(const fb_rng *rng, int64_t count, uint32_t *order);
 /* The whole volume as it is, z-scored: what evaluation looks at. */
 static inline fb_augmentation fb_augment_nothing(void)
 {
-    return (fb_augmentation){.scale = 1.0};
+    const fb_augmentation nothing = {{0, 0, 0}, {0, 0, 0}, 1.0, 0.0};
+    return nothing;
 }

@@ -44,11 +44,3 @@ int64_t fb_volume_voxels(const int64_t shape[3])
         FB_ASSERT(shape[axis] > 0 && shape[axis] < limit);
     return shape[0] * shape[1] * shape[2];
 }
-
-uint8_t fb_region_bits(uint8_t label)
-{
-    enum { TC = 1 << 0, WT = 1 << 1, ET = 1 << 2 }; /* FB_REGION_* of nn/loss.h */
-    static const uint8_t bits[5] = {0, TC | WT, WT, 0, TC | WT | ET};
-    FB_ASSERT(label < sizeof bits); /* the shard writer lets no other label through */
-    return bits[label];
-}

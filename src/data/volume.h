@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "core/hd.h"
 #include "core/status.h"
 
 #include <stdint.h>
@@ -26,4 +27,7 @@ void fb_volume_destroy(fb_volume **volume);
 int64_t fb_volume_voxels(const int64_t shape[3]);
 
 /* Region bits (nn/loss.h) of a BraTS 2018 label: TC = {1, 4}, WT = {1, 2, 4}, ET = {4}. */
-uint8_t fb_region_bits(uint8_t label);
+FB_HD static inline uint8_t fb_region_bits(uint8_t label)
+{
+    return label == 1 ? 3 : label == 2 ? 2 : label == 4 ? 7 : 0;
+}

@@ -190,7 +190,6 @@ static fb_status build(fb_federation *federation, const char *folder)
 {
     const fb_config *config = federation->config;
     fb_ops_set_threads((int)config->run_threads);
-    federation->ops = config->run_ops == FB_OPS_REF ? &fb_ops_ref : &fb_ops_dnnl;
     FB_TRY(fb_cohort_open(config->data_shards, &federation->cohort));
     federation->hospital_count = federation->cohort->hospital_count;
     FB_TRY(assign(federation));
@@ -209,11 +208,13 @@ static fb_status build(fb_federation *federation, const char *folder)
                                config->eval_overlap, &federation->evaluator);
 }
 
-fb_status fb_federation_create(const fb_config *config, fb_comm *comm, const char *folder, fb_federation **out)
+fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_comm *comm, const char *folder,
+                               fb_federation **out)
 {
     fb_federation *federation = NULL;
     FB_TRY(fb_status_agree(comm, FB_ALLOC(federation, 1, "federation")));
     federation->config = config;
+    federation->ops = ops;
     federation->comm = comm;
     randombytes_buf(&federation->run_nonce, sizeof federation->run_nonce);
     fb_status status = fb_comm_broadcast(comm, &federation->run_nonce, sizeof federation->run_nonce);

@@ -81,8 +81,9 @@ typedef struct fb_federation {
 } fb_federation;
 
 /* Opens shards, makes the network and the initial model, opens keys and ledgers under `folder`/ledger. On error every
- * rank gets the same one. Errors: more ranks than hospitals, shards, configuration that does not fit the data. */
-fb_status fb_federation_create(const fb_config *config, fb_comm *comm, const char *folder,
+ * rank gets the same one. ops is borrowed. Errors: more ranks than hospitals, shards, configuration that does not fit
+ * the data, memory. */
+fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_comm *comm, const char *folder,
                                fb_federation **out) FB_MUST_USE;
 void fb_federation_destroy(fb_federation **federation); /* not collective */
 

@@ -88,17 +88,17 @@ static fb_status config_sha256(const fb_config *config, char hex[FB_SHA256_CHARS
     return status;
 }
 
-static fb_status add_build(const fb_comm *comm, fb_records *records)
+static fb_status add_build(const fb_comm *comm, const fb_ops *ops, fb_records *records)
 {
     unsigned major = 0, minor = 0, release = 0;
-    char ops[256];
+    char operations[256];
     H5get_libversion(&major, &minor, &release);
-    fb_ops_describe(sizeof ops, ops);
+    ops->describe(ops, sizeof operations, operations);
     FB_TRY(fb_records_add(records, "program", "fedbrats %s", fb_build_version()));
     FB_TRY(fb_records_add(records, "git_revision", "%s", fb_build_revision()));
     FB_TRY(fb_records_add(records, "compiler", "%s", fb_build_compiler()));
     FB_TRY(fb_records_add(records, "flags", "%s", fb_build_flags()));
-    FB_TRY(fb_records_add(records, "operations", "%s", ops));
+    FB_TRY(fb_records_add(records, "operations", "%s", operations));
     FB_TRY(fb_records_add(records, "communication", "%s", fb_comm_library(comm)));
     FB_TRY(fb_records_add(records, "hdf5", "%u.%u.%u", major, minor, release));
     return fb_records_add(records, "sodium", "%s", sodium_version_string());
@@ -125,7 +125,7 @@ static fb_status add_job(int argc, char **argv, fb_records *records)
     return FB_OK;
 }
 
-fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, int argc, char **argv,
+fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, const fb_ops *ops, int argc, char **argv,
                                 const char *data_sha256, fb_records *records)
 {
     char when[32], sha256[FB_SHA256_CHARS];
@@ -138,7 +138,7 @@ fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, in
     uname(&host);
     FB_TRY(config_sha256(config, sha256));
     FB_TRY(fb_records_add(records, "schema_version", "1"));
-    FB_TRY(add_build(comm, records));
+    FB_TRY(add_build(comm, ops, records));
     FB_TRY(fb_records_add(records, "host", "%s, %s %s, %s", host.nodename, host.sysname, host.release, host.machine));
     FB_TRY(fb_records_add(records, "ranks", "%d", fb_comm_size(comm)));
     FB_TRY(fb_records_add(records, "start_utc", "%s", when));
@@ -162,7 +162,7 @@ static const char *difference(const identity *a, const identity *b)
         return "program revision";
     if (strcmp(a->flags, b->flags) != 0)
         return "compiler flags";
-    return strcmp(a->operations, b->operations) != 0 ? "oneDNN version or instruction set" : NULL;
+    return strcmp(a->operations, b->operations) != 0 ? "oneDNN version, instruction set or GPU" : NULL;
 }
 
 static fb_status compare_ranks(int ranks, const identity *all)
@@ -185,7 +185,7 @@ static fb_status read_data_identity(const fb_config *config, char hex[FB_SHA256_
     return FB_OK;
 }
 
-fb_status fb_identity_check(const fb_config *config, fb_comm *comm)
+fb_status fb_identity_check(const fb_config *config, const fb_ops *ops, fb_comm *comm)
 {
     const int root = fb_comm_rank(comm) == 0, ranks = fb_comm_size(comm);
     identity own, *all = NULL;
@@ -195,7 +195,7 @@ fb_status fb_identity_check(const fb_config *config, fb_comm *comm)
         status = read_data_identity(config, own.data);
     snprintf(own.revision, sizeof own.revision, "%s", fb_build_revision());
     snprintf(own.flags, sizeof own.flags, "%s", fb_build_flags());
-    fb_ops_describe(sizeof own.operations, own.operations);
+    ops->describe(ops, sizeof own.operations, own.operations);
     if (status == FB_OK)
         status = FB_ALLOC(all, root ? ranks : 0, "identities");
     status = fb_status_agree(comm, status);

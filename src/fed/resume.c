@@ -31,8 +31,9 @@ static fb_status check_kind(const fb_config *config)
 /* What changes neither a bit of the models nor what was promised: how loud, how long, where, on how many ranks. */
 static int may_change(const fb_option *option)
 {
-    static const char *const names[] = {"run.resume",       "run.verbosity", "run.output", "privacy.stop_at_epsilon",
-                                        "data.cache_bytes", "comm.backend"};
+    static const char *const names[] = {
+        "run.resume",   "run.verbosity",          "run.output", "privacy.stop_at_epsilon", "data.cache_bytes",
+        "comm.backend", "data.device_cache_bytes"};
     char name[128];
     snprintf(name, sizeof name, "%s.%s", option->section, option->key);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -114,10 +115,10 @@ static fb_status compare_identity(const char *path, const char *now)
     return status;
 }
 
-fb_status fb_resume_identity(const fb_config *config, const char *data_sha256)
+fb_status fb_resume_identity(const fb_config *config, const fb_ops *ops, const char *data_sha256)
 {
     char path[FB_PATH_CHARS], text[IDENTITY_CHARS], operations[256];
-    fb_ops_describe(sizeof operations, operations);
+    ops->describe(ops, sizeof operations, operations);
     FB_TRY(fb_path_join(path, config->run_output, "identity.txt"));
     const int chars = snprintf(text, sizeof text, "revision: %s\nflags: %s\noperations: %s\ndata: %s\n",
                                fb_build_revision(), fb_build_flags(), operations, data_sha256);

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/timer.h"
+#include "fed/device.h"
 #include "fed/federation.h"
 #include "fed/provenance.h"
 #include "fed/report.h"
@@ -20,10 +21,11 @@
 #include <string.h>
 
 typedef struct run {
-    const fb_config *config;     /* borrowed */
-    const fb_options *options;   /* borrowed */
-    fb_comm *comm;               /* borrowed */
-    fb_federation *federation;   /* owned, as everything below */
+    const fb_config *config;   /* borrowed */
+    const fb_options *options; /* borrowed */
+    fb_comm *comm;             /* borrowed */
+    fb_device *device;         /* owned, as everything below */
+    fb_federation *federation;
     fb_results *results;         /* rank 0 */
     fb_hospital_report *reports; /* (hospital_count) of the present round; rank 0 */
     fb_report *report;           /* turns them into records and lines; rank 0 */
@@ -130,7 +132,9 @@ static fb_status create_results(run *r, int argc, char **argv)
     FB_TRY_GOTO(status, fb_records_config(r->config, &config), done);
     const char *data =
         federation->privacy->guarantee->formal ? "in identity.txt, not for release" : federation->cohort->sha256;
-    FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, argc, argv, data, &provenance), done);
+    FB_TRY_GOTO(status,
+                fb_records_provenance(r->config, r->comm, fb_device_ops(r->device), argc, argv, data, &provenance),
+                done);
     FB_TRY_GOTO(status, fb_report_privacy_records(federation, &provenance), done);
     FB_TRY_GOTO(status, configured_total(federation, &total), done);
     FB_TRY_GOTO(status, FB_ALLOC(names, federation->hospital_count, "hospital names"), done);
@@ -265,14 +269,16 @@ static fb_status run_round(run *r, int64_t round)
 
 static fb_status start(run *r, int argc, char **argv)
 {
-    FB_TRY(fb_identity_check(r->config, r->comm));
+    FB_TRY(fb_device_open(r->config, r->comm, &r->device));
+    const fb_ops *ops = fb_device_ops(r->device);
+    FB_TRY(fb_identity_check(r->config, ops, r->comm));
     FB_TRY(fb_status_agree(r->comm, is_root(r) ? make_folder(r) : FB_OK));
-    FB_TRY(fb_federation_create(r->config, r->comm, r->config->run_output, &r->federation));
+    FB_TRY(fb_federation_create(r->config, ops, r->comm, r->config->run_output, &r->federation));
     fb_status status = FB_ALLOC(r->reports, r->federation->hospital_count, "reports");
     if (status == FB_OK && is_root(r))
         status = fb_report_create(r->federation, &r->report);
     if (status == FB_OK && is_root(r))
-        status = fb_resume_identity(r->config, r->federation->cohort->sha256);
+        status = fb_resume_identity(r->config, ops, r->federation->cohort->sha256);
     if (status == FB_OK && is_root(r))
         status = fb_resume_committed(r->config, &r->federation->committed);
     if (status == FB_OK && is_root(r) && r->config->run_resume)
@@ -303,5 +309,6 @@ fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *co
     fb_report_destroy(&r.report);
     FB_FREE(r.reports);
     fb_federation_destroy(&r.federation);
+    fb_device_close(&r.device);
     return status;
 }

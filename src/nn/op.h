@@ -27,6 +27,7 @@ typedef FB_REAL fb_real;
 
 /* Elements of activations: fb_real on the CPU, bfloat16 or float on a GPU; fb_ops.act_bytes each. */
 typedef void fb_act;
+typedef enum fb_act_type { FB_ACT_F32, FB_ACT_BF16 } fb_act_type;
 
 /* A 3-D convolution without bias, zero padding kernel/2 on each side; output extent = ceil(input extent / stride). The
  * one to FB_REGIONS channels makes the logits: its output and that output's gradient are fb_real, not fb_act. */
@@ -57,8 +58,13 @@ typedef struct fb_sample {
 typedef struct fb_ops fb_ops;
 struct fb_ops {
     const char *name;  /* "ref", "dnnl", "cuda" */
+    void *state;       /* the backend's own; NULL on the CPU */
     int64_t act_bytes; /* of an element of an activation */
     int on_host;       /* the backend's memory is ordinary memory, and operations are done when their call returns */
+
+    /* Library, version and instruction set or device that compute, e.g. "oneDNN 2.6.3, AVX-512": part of a run's
+     * identity, since other ones give other bits. Writes at most `chars` characters with '\0'. */
+    void (*describe)(const fb_ops *ops, size_t chars, char *text);
 
     /* --- memory of the backend --- */
 
@@ -171,7 +177,3 @@ extern const fb_ops fb_ops_dnnl;
 /* Number of threads that the dnnl backend and the own kernels use in this process (OpenMP). At least 1. Set it before
  * conv_create: a convolution keeps the number it was made with where that decides the order of its sums. */
 void fb_ops_set_threads(int threads);
-
-/* Library, version and instruction set that compute, e.g. "oneDNN 2.6.3, AVX-512": part of a run's identity, since
- * other ones give other bits. Writes at most `chars` characters with '\0'. */
-void fb_ops_describe(size_t chars, char *text);

@@ -5,7 +5,7 @@
  * weight gradient to im2col + GEMM, 4 to 13 times slower. Weights are "any" and reordered from and to the caller's (O,
  * I, D, H, W); they are small.
  *
- * Written for oneDNN 2.x. In 3.x memory descriptors are handles and operation descriptors are gone: describe(),
+ * Written for oneDNN 2.x. In 3.x memory descriptors are handles and operation descriptors are gone: describe_tensors(),
  * create_convolution() and the descriptor arguments of create_pass() and create_packed() would differ, the rest not.
  */
 #include "core/mem.h"
@@ -74,7 +74,8 @@ static fb_status check_shape(const fb_conv_shape *s)
 }
 
 /* Memory descriptors of input, weights and output; weights with format `weights_tag`. */
-static fb_status describe(const fb_conv_shape *s, dnnl_format_tag_t weights_tag, dnnl_memory_desc_t desc[TENSORS])
+static fb_status describe_tensors(const fb_conv_shape *s, dnnl_format_tag_t weights_tag,
+                                  dnnl_memory_desc_t desc[TENSORS])
 {
     const dnnl_dims_t input = {1, s->c_in, s->in[0], s->in[1], s->in[2]};
     const dnnl_dims_t weights = {s->c_out, s->c_in, s->kernel, s->kernel, s->kernel};
@@ -90,7 +91,7 @@ static fb_status create_convolution(const fb_conv_shape *s, direction dir, dnnl_
                                     const_dnnl_primitive_desc_t forward, dnnl_primitive_desc_t *out)
 {
     dnnl_memory_desc_t desc[TENSORS];
-    FB_TRY(describe(s, dnnl_format_tag_any, desc));
+    FB_TRY(describe_tensors(s, dnnl_format_tag_any, desc));
     const dnnl_dim_t pad = s->kernel / 2;
     const dnnl_dims_t strides = {s->stride, s->stride, s->stride}, pads = {pad, pad, pad};
     dnnl_convolution_desc_t operation;
@@ -156,7 +157,7 @@ static fb_status create_all(fb_conv *conv, const fb_conv_shape *shape)
     dnnl_memory_desc_t plain[TENSORS];
     dnnl_primitive_desc_t pd[DIRECTIONS] = {NULL};
     fb_status status = FB_OK;
-    FB_TRY(describe(shape, dnnl_oidhw, plain));
+    FB_TRY(describe_tensors(shape, dnnl_oidhw, plain));
     DNNL_TRY(dnnl_engine_create(&conv->engine, dnnl_cpu, 0));
     DNNL_TRY(dnnl_stream_create(&conv->stream, conv->engine, dnnl_stream_default_flags));
     DNNL_TRY(dnnl_memory_create(&conv->plain, &plain[WEIGHTS], conv->engine, DNNL_MEMORY_NONE));
@@ -318,22 +319,6 @@ static void add(const fb_ops *ops, int64_t count, const fb_act *a, const fb_act 
     fb_kernels_add(count, a, b, y);
 }
 
-const fb_ops fb_ops_dnnl = {
-    .name = "dnnl",
-    FB_OPS_HOST,
-    .conv_create = conv_create,
-    .conv_destroy = conv_destroy,
-    .conv_load = conv_load,
-    .conv_fwd = conv_fwd,
-    .conv_bwd_data = conv_bwd_data,
-    .conv_bwd_weights = conv_bwd_weights,
-    .norm_relu_fwd = norm_relu_fwd,
-    .norm_relu_bwd = norm_relu_bwd,
-    .upsample_add_fwd = upsample_add_fwd,
-    .upsample_bwd = upsample_bwd,
-    .add = add,
-};
-
 void fb_ops_set_threads(int threads)
 {
     FB_ASSERT(threads >= 1);
@@ -362,9 +347,27 @@ static const char *isa_name(dnnl_cpu_isa_t isa)
     }
 }
 
-void fb_ops_describe(size_t chars, char *text)
+static void describe(const fb_ops *ops, size_t chars, char *text)
 {
+    (void)ops;
     const dnnl_version_t *version = dnnl_version();
     snprintf(text, chars, "oneDNN %d.%d.%d, %s (0x%x)", version->major, version->minor, version->patch,
              isa_name(dnnl_get_effective_cpu_isa()), (unsigned)dnnl_get_effective_cpu_isa());
 }
+
+const fb_ops fb_ops_dnnl = {
+    .name = "dnnl",
+    .describe = describe,
+    FB_OPS_HOST,
+    .conv_create = conv_create,
+    .conv_destroy = conv_destroy,
+    .conv_load = conv_load,
+    .conv_fwd = conv_fwd,
+    .conv_bwd_data = conv_bwd_data,
+    .conv_bwd_weights = conv_bwd_weights,
+    .norm_relu_fwd = norm_relu_fwd,
+    .norm_relu_bwd = norm_relu_bwd,
+    .upsample_add_fwd = upsample_add_fwd,
+    .upsample_bwd = upsample_bwd,
+    .add = add,
+};

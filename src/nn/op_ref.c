@@ -8,6 +8,7 @@
 #include "core/mem.h"
 
 #include <math.h>
+#include <stdio.h>
 
 struct fb_conv {
     fb_conv_shape shape;
@@ -341,8 +342,15 @@ static void add(const fb_ops *ops, int64_t count, const fb_act *first, const fb_
         y[i] = a[i] + b[i];
 }
 
+static void describe(const fb_ops *ops, size_t chars, char *text)
+{
+    (void)ops;
+    snprintf(text, chars, "plain C reference");
+}
+
 const fb_ops fb_ops_ref = {
     .name = "ref",
+    .describe = describe,
     FB_OPS_HOST,
     .conv_create = conv_create,
     .conv_destroy = conv_destroy,

@@ -200,6 +200,7 @@ template <typename T> T atomicAdd(T *place, T value)
     *place = before + value;
     return before;
 }
+static inline void __threadfence(void) {}
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 {
     return (unsigned long long)((unsigned __int128)a * b >> 64);

@@ -69,6 +69,8 @@ static size_t round_up(size_t bytes)
     return (bytes + PAGE - 1) / PAGE * PAGE;
 }
 
+static void finish_all(void); /* does all queued work */
+
 /* Allocations lie at the ends of their pages, 256 bytes aligned where they can be, and a page is left after each. */
 static void protect_all(int protection)
 {
@@ -151,6 +153,7 @@ extern "C" cudaError_t cudaFree(void *memory)
     auto block = blocks.find((char *)memory);
     if (block == blocks.end())
         give_up("cudaFree of what cudaMalloc did not give");
+    finish_all(); /* as the real one waits */
     const size_t pages = round_up(block->second);
     char *first = (char *)((uintptr_t)memory / PAGE * PAGE);
     used_bytes -= (int64_t)block->second;
@@ -160,15 +163,29 @@ extern "C" cudaError_t cudaFree(void *memory)
     return cudaSuccess;
 }
 
+/* Page-locked memory, from which copies are made later; from other memory they are made at once. */
+static std::map<const char *, size_t> pinned;
+
+static bool is_pinned(const void *memory)
+{
+    auto after = pinned.upper_bound((const char *)memory);
+    return after != pinned.begin() && (const char *)memory < (--after)->first + after->second;
+}
+
 extern "C" cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned)
 {
     MAY_FAIL();
     *memory = malloc(bytes);
-    return *memory ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+    if (!*memory)
+        return fail(cudaErrorMemoryAllocation);
+    pinned[(const char *)*memory] = bytes;
+    return cudaSuccess;
 }
 
 extern "C" cudaError_t cudaFreeHost(void *memory)
 {
+    finish_all();
+    pinned.erase((const char *)memory);
     free(memory);
     return cudaSuccess;
 }
@@ -224,6 +241,13 @@ extern "C" cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
     MAY_FAIL();
     check_range(to, bytes, kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, "copy past the end");
     check_range(from, bytes, kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice, "copy past the end");
+    if (kind == cudaMemcpyHostToDevice && !is_pinned(from) && !(stream && stream->capture)) {
+        const std::string kept((const char *)from, bytes);
+        return submit(stream, [=]() {
+            unlocked open;
+            memcpy(to, kept.data(), bytes);
+        });
+    }
     return submit(stream, [=]() {
         unlocked open;
         if (bytes > 0 && (const char *)to < (const char *)from + bytes && (const char *)from < (const char *)to + bytes)

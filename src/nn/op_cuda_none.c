@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nn/op_cuda.h"
+
+#include <stdio.h>
+
+static const char *const missing = "this build has no CUDA; build where nvcc is, or with CUDA_HOME=... make";
+
+int fb_cuda_count(size_t chars, char *why)
+{
+    snprintf(why, chars, "%s", missing);
+    return 0;
+}
+
+fb_status fb_cuda_use(int device, fb_cuda_device *out)
+{
+    (void)device;
+    (void)out;
+    return FB_FAIL("%s", missing);
+}
+
+void fb_cuda_versions(size_t chars, char *text)
+{
+    snprintf(text, chars, "not built");
+}
+
+fb_status fb_ops_cuda_create(fb_act_type act, fb_ops **out)
+{
+    (void)act;
+    (void)out;
+    return FB_FAIL("%s", missing);
+}
+
+void fb_ops_cuda_destroy(fb_ops **ops)
+{
+    (void)ops;
+}
