@@ -73,4 +73,5 @@ fb_status fb_error_first(fb_status first, fb_status second) FB_MUST_USE;
             fb_assert_failed(__FILE__, __LINE__, __func__, #condition);                                                \
     } while (0)
 
-_Noreturn void fb_assert_failed(const char *file, int line, const char *function, const char *condition);
+void fb_assert_failed(const char *file, int line, const char *function, const char *condition)
+    __attribute__((noreturn));
