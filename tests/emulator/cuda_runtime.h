@@ -96,6 +96,7 @@ int64_t fb_emulator_live_blocks(void);          /* device allocations not yet fr
 void fb_emulator_limit(int64_t bytes);          /* of device memory in use; the default is 4 GiB */
 void fb_emulator_fail_after(int64_t calls);     /* the call after so many fails once; negative: none */
 int64_t fb_emulator_launches(void);             /* kernels queued so far, those of replayed graphs included */
+int64_t fb_emulator_conflicts(void);            /* matrices of fb_load_*, so far, of which two rows share banks */
 
 #ifdef __cplusplus
 }
@@ -151,7 +152,7 @@ template <typename T> struct fb_emulator_shared {
         fb_emulator_register_shared(&memory, sizeof memory);
     }
 };
-/* SHARED(float, tile, [8][32]); declares __shared__ float tile[8][32]; see src/nn/launch.h for the device's form. */
+/* FB_SHARED(float, tile, [8][32]); declares __shared__ float tile[8][32]; see src/nn/gpu.cuh for the device's form. */
 #define FB_SHARED(type, name, extent)                                                                                  \
     typedef type name##_shared_type extent;                                                                            \
     static fb_emulator_shared<name##_shared_type> name##_shared_memory;                                                \
@@ -178,6 +179,12 @@ int fb_emulator_lane(void);
 /* All lanes leave `count` words and see those of all; before the next exchange each calls __syncwarp. */
 enum { FB_EMULATOR_WORDS = 8 };
 const unsigned (*fb_emulator_share(const unsigned *words, int count))[FB_EMULATOR_WORDS];
+
+/* Asynchronous copies into shared memory, and checks of what the matrix loads read; see nn/gpu.cuh. */
+void fb_emulator_check_shared(const void *memory, size_t bytes); /* aligned to its size, all of it shared */
+void fb_emulator_count_conflicts(const void *const rows[8]);     /* of 16 bytes */
+void fb_emulator_copy(void *shared, const void *global, int bytes, bool inside);
+void fb_emulator_copy_wait(void);
 
 template <typename T> T __shfl_sync(unsigned, T value, int lane) { return fb_emulator_shuffle(value, lane & 31); }
 template <typename T> T __shfl_xor_sync(unsigned, T value, int bits)
@@ -208,6 +215,12 @@ static inline unsigned long long __umul64hi(unsigned long long a, unsigned long 
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll((unsigned long long)x); }
+static inline float __uint_as_float(unsigned bits)
+{
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
 template <typename T> T __ldg(const T *place) { return *place; }
 
 /* --- launches --- */

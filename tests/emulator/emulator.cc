@@ -487,6 +487,13 @@ static const std::function<void()> *body;
 static uint64_t left_behind[THREADS_MAX / WARP][WARP]; /* values of a shuffle */
 static int vote;                                       /* of the present __syncthreads_or */
 static std::vector<std::pair<void *, size_t>> shared_memory;
+struct pending_copy {
+    void *to;
+    const void *from; /* nullptr: zeros */
+    size_t bytes;
+};
+static std::vector<pending_copy> pending[THREADS_MAX]; /* copies of each thread that have not landed */
+static int64_t conflicts;
 
 void fb_emulator_register_shared(void *memory, size_t bytes)
 {
@@ -597,9 +604,10 @@ static void run_block(int count)
         backwards = !backwards;
     } while (open_barriers(count));
     for (int i = 0; i < count; i++)
-        if (threads[i].at != FINISHED) {
+        if (threads[i].at != FINISHED || !pending[i].empty()) {
             threadIdx = threads[i].index;
-            give_up("waits at a barrier that other threads do not reach");
+            give_up(threads[i].at != FINISHED ? "waits at a barrier that other threads do not reach"
+                                              : "ends before its copies have landed");
         }
 }
 
@@ -689,4 +697,50 @@ unsigned __ballot_sync(unsigned, int predicate)
         bits |= (unsigned)values[lane] << lane;
     yield(AT_WARP);
     return bits;
+}
+
+/* --- asynchronous copies and matrix loads ------------------------------------------------------------- */
+
+void fb_emulator_check_shared(const void *memory, size_t bytes)
+{
+    if ((uintptr_t)memory % bytes != 0)
+        give_up("misaligned access to shared memory");
+    for (const auto &known : shared_memory)
+        if ((const char *)memory >= (char *)known.first &&
+            (const char *)memory + bytes <= (char *)known.first + known.second)
+            return;
+    give_up("a matrix load or an asynchronous copy outside shared memory");
+}
+
+/* Eight rows of 16 bytes are read at once when each lies in four banks of its own. */
+void fb_emulator_count_conflicts(const void *const rows[8])
+{
+    for (int r = 0; r < 8; r++)
+        for (int other = 0; other < r; other++)
+            if (rows[r] != rows[other] && ((uintptr_t)rows[r] - (uintptr_t)rows[other]) % 128 == 0) {
+                conflicts++;
+                return;
+            }
+}
+
+extern "C" int64_t fb_emulator_conflicts(void)
+{
+    return conflicts;
+}
+
+void fb_emulator_copy(void *shared, const void *global, int bytes, bool inside)
+{
+    fb_emulator_check_shared(shared, (size_t)bytes);
+    if ((uintptr_t)global % (uintptr_t)bytes != 0 || !is_device(global))
+        give_up("an asynchronous copy from a misaligned address or from what is not device memory");
+    memset(shared, 0xff, (size_t)bytes);
+    pending[thread_number()].push_back({shared, inside ? global : nullptr, (size_t)bytes});
+}
+
+void fb_emulator_copy_wait(void)
+{
+    std::vector<pending_copy> &mine = pending[thread_number()];
+    for (const pending_copy &copy : mine)
+        copy.from ? memcpy(copy.to, copy.from, copy.bytes) : memset(copy.to, 0, copy.bytes);
+    mine.clear();
 }

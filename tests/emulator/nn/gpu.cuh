@@ -34,3 +34,58 @@ static inline void fb_mma_bf16(float d[4], const unsigned a[4], const unsigned b
     for (int r = 0; r < 4; r++)
         d[r] = sum[r];
 }
+
+static inline void fb_mma_bf16_k8(float d[4], const unsigned a[2], unsigned b)
+{
+    const unsigned all_a[4] = {a[0], a[1], 0, 0}, all_b[2] = {b, 0};
+    fb_mma_bf16(d, all_a, all_b);
+}
+
+/* Rows must lie in shared memory, 16-byte aligned; 8 rows of a matrix that share banks are counted. */
+static inline void fb_emulated_load(unsigned *out, const void *row, int matrices, bool transposed)
+{
+    const int lane = fb_emulator_lane(), group = lane >> 2, pair = lane & 3;
+    uint64_t address = (uint64_t)row;
+    unsigned mine[2] = {(unsigned)address, (unsigned)(address >> 32)}, words[4];
+    if (lane < 8 * matrices)
+        fb_emulator_check_shared(row, 16);
+    const unsigned(*all)[FB_EMULATOR_WORDS] = fb_emulator_share(mine, 2);
+    for (int m = 0; m < matrices; m++) {
+        const uint16_t *rows[8];
+        for (int r = 0; r < 8; r++)
+            rows[r] = (const uint16_t *)(all[8 * m + r][0] | (uint64_t)all[8 * m + r][1] << 32);
+        if (lane == 0)
+            fb_emulator_count_conflicts((const void *const *)rows);
+        words[m] = transposed ? rows[2 * pair][group] | (unsigned)rows[2 * pair + 1][group] << 16
+                              : rows[group][2 * pair] | (unsigned)rows[group][2 * pair + 1] << 16;
+    }
+    __syncwarp();
+    for (int m = 0; m < matrices; m++)
+        out[m] = words[m];
+}
+
+static inline void fb_load_4(unsigned out[4], const void *row) { fb_emulated_load(out, row, 4, false); }
+static inline void fb_load_2(unsigned out[2], const void *row) { fb_emulated_load(out, row, 2, false); }
+static inline void fb_load_4_t(unsigned out[4], const void *row) { fb_emulated_load(out, row, 4, true); }
+static inline void fb_load_2_t(unsigned out[2], const void *row) { fb_emulated_load(out, row, 2, true); }
+
+/* The bytes land when the thread waits, and are NaN until then. */
+static inline void fb_copy_16(void *shared, const void *global, bool inside)
+{
+    fb_emulator_copy(shared, global, 16, inside);
+}
+
+static inline void fb_copy_8(void *shared, const void *global, bool inside)
+{
+    fb_emulator_copy(shared, global, 8, inside);
+}
+
+static inline void fb_copy_wait(void) { fb_emulator_copy_wait(); }
+
+static inline unsigned fb_pack_bf16(float low, float high)
+{
+    return __float2bfloat16_rn(low).bits | (unsigned)__float2bfloat16_rn(high).bits << 16;
+}
+
+static inline float fb_low_bf16(unsigned pair) { return fb_emulated_bf16(pair, 0); }
+static inline float fb_high_bf16(unsigned pair) { return fb_emulated_bf16(pair, 1); }

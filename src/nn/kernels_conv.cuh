@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the convolution kernels share: geometry, packed weights, launches. Private to kernels_conv*.cu.
+ *
+ *   kernels_conv.cu        the API: which kernel for which shape, workspace, packing, sum of partial gradients
+ *   kernels_conv_f32.cu    float: all three operations
+ *   kernels_conv_mma.cu    bfloat16, kernel 3: forward, backward data
+ *   kernels_conv_wgrad.cu  bfloat16: backward weights
+ *   kernels_conv_point.cu  bfloat16, kernel 1: forward, backward data; all of the 3 logits
+ */
+#pragma once
+
+#include "nn/gpu.cuh"
+#include "nn/kernels_conv_cuda.h"
+
+/* What one launch reads and writes. For backward data `in` and c_in are those of dy. */
+struct conv_geometry {
+    int in[3], out[3]; /* D, H, W */
+    int c_in, c_out;
+};
+
+enum conv_direction { CONV_FWD, CONV_BWD_DATA };
+
+/* How weights are packed for the tensor cores: 32-bit words of two input channels in the order in which the lanes of a
+ * warp want them, (block of output channels, chunk of input channels, tap, word of the chunk, lane, n-tile).
+ *
+ * An n-tile is 8 output channels and a chunk 8 * words input channels. Which channels a lane's word holds is chosen so
+ * that, of a voxel, a lane reads 4 * words input channels side by side when it reads from global memory (words > 1) and
+ * owns 2 * n_tiles output channels side by side in the result: one access of up to 16 bytes each. */
+struct conv_packing {
+    int c_in, c_out; /* of the product: exchanged for backward data */
+    int taps;        /* 1 or 27 */
+    int words;       /* a lane's words of a chunk: 1, 2 or 4 */
+    int n_tiles;     /* in a block: 1, 2 or 4 */
+    int chunks, blocks;
+    bool transposed, mirrored; /* backward data; and with stride 1 the taps run backwards */
+};
+
+/* Where the parts of a workspace begin, in bytes, and how many partial gradients there are. */
+struct conv_workspace {
+    size_t packed[2]; /* by direction */
+    size_t partials;
+    size_t bytes;
+    int partial_count;
+};
+
+static inline __host__ __device__ int conv_ceil_div(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline int conv_voxels(const int extent[3])
+{
+    return extent[0] * extent[1] * extent[2];
+}
+
+static inline int conv_taps(const fb_conv_shape *s)
+{
+    return s->kernel * s->kernel * s->kernel;
+}
+
+/* Output channel that column `column` of n-tile `tile` of a block stands for, relative to the block's first. */
+static __device__ __forceinline__ int conv_column_channel(int column, int tile, int n_tiles)
+{
+    return (column >> 1) * 2 * n_tiles + 2 * tile + (column & 1);
+}
+
+/* First element of voxel (z, y, x) */
+static __device__ __forceinline__ int64_t conv_at(const int extent[3], int channels, int z, int y, int x)
+{
+    return (int64_t)((z * extent[1] + y) * extent[2] + x) * channels;
+}
+
+/* A lane's words of N n-tiles, in one access */
+template <int N> static __device__ __forceinline__ void conv_load_words(unsigned out[N], const unsigned *from)
+{
+    if constexpr (N == 4) {
+        const uint4 v = __ldg((const uint4 *)from);
+        out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
+    } else if constexpr (N == 2) {
+        const uint2 v = __ldg((const uint2 *)from);
+        out[0] = v.x, out[1] = v.y;
+    } else {
+        out[0] = __ldg(from);
+    }
+}
+
+/* Row `half` (0: group, 1: group + 8) of a lane's results of N n-tiles, rounded, as 2 N neighbouring channels */
+template <int N> static __device__ __forceinline__ void conv_store_row(void *to, const float acc[N][4], int half)
+{
+    unsigned v[N];
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        v[j] = fb_pack_bf16(acc[j][2 * half], acc[j][2 * half + 1]);
+    if constexpr (N == 4)
+        *(uint4 *)to = make_uint4(v[0], v[1], v[2], v[3]);
+    else if constexpr (N == 2)
+        *(uint2 *)to = uint2{v[0], v[1]};
+    else
+        *(unsigned *)to = v[0];
+}
+
+/* --- tiles of activations in shared memory, for kernel 3 ---------------------------------------------------- */
+
+/* A tile of Z x Y rows of 16 voxels as a convolution of stride S and kernel 3 reads it, and as it lies in shared memory:
+ * planes of 8 channels, 16 bytes a voxel, so that any 8 neighbours of a row fill the 32 banks once. With stride 2 a row
+ * holds its even voxels first, then its odd ones: voxels two apart become neighbours. Planes are 4 voxels apart modulo 8,
+ * so that copies into two planes at once do not share banks either. */
+template <int S, int Z, int Y> struct conv_tile {
+    static constexpr int ROWS_Z = (Z - 1) * S + 3, ROWS_Y = (Y - 1) * S + 3, WIDTH = 15 * S + 3;
+    static constexpr int VOXELS = ROWS_Z * ROWS_Y * WIDTH, PLANE = (VOXELS + 3) / 8 * 8 + 4;
+
+    /* Place of voxel x of a row. The voxel that tap dx reads for output voxel v is v places behind column(dx). */
+    static constexpr __host__ __device__ int column(int x) { return S == 1 ? x : (x >> 1) + (x & 1) * 17; }
+};
+
+/* Z x Y rows of 16 voxels without neighbours, for gradients */
+template <int Z, int Y> struct conv_rows {
+    static constexpr int ROWS_Y = Y, WIDTH = 16, VOXELS = Z * Y * 16, PLANE = VOXELS + 4;
+    static constexpr __host__ __device__ int column(int x) { return x; }
+};
+
+/* Starts the copy of planes of 8 channels from channel `first` on of the tile whose corner is (z0, y0, x0), which may
+ * lie outside; outside is zero. All THREADS of the block take part. x (extent, channels) */
+template <typename TILE, int PLANES, int THREADS>
+static __device__ __forceinline__ void conv_fill(uint4 *tile, const int extent[3], int channels, int first, int z0,
+                                                 int y0, int x0, const uint4 *x)
+{
+    for (int e = (int)threadIdx.x; e < TILE::VOXELS * PLANES; e += THREADS) {
+        const int plane = e % PLANES, voxel = e / PLANES, row = voxel / TILE::WIDTH, v = voxel % TILE::WIDTH;
+        const int pz = z0 + row / TILE::ROWS_Y, py = y0 + row % TILE::ROWS_Y, px = x0 + v, c = first + 8 * plane;
+        const bool inside = (unsigned)pz < (unsigned)extent[0] && (unsigned)py < (unsigned)extent[1] &&
+                            (unsigned)px < (unsigned)extent[2] && c < channels;
+        const char *from = (const char *)x + (inside ? 2 * (conv_at(extent, channels, pz, py, px) + c) : 0);
+        uint4 *to = tile + plane * TILE::PLANE + row * TILE::WIDTH + TILE::column(v);
+        if (channels == 4) { /* the first layer's input: four channels of zeros behind them */
+            fb_copy_8(to, from, inside);
+            ((uint2 *)to)[1] = uint2{0, 0};
+        } else {
+            fb_copy_16(to, from, inside);
+        }
+    }
+}
+
+/* --- host ---------------------------------------------------------------------------------------------------- */
+
+template <typename... Expected, typename... Actual>
+static cudaError_t conv_launch(void (*kernel)(Expected...), dim3 grid, unsigned threads, cudaStream_t stream,
+                               Actual... arguments)
+{
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.stream = stream;
+    return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+/* kernels_conv.cu */
+conv_geometry conv_geometry_of(const fb_conv_shape *s, conv_direction direction);
+conv_packing conv_packing_of(const fb_conv_shape *s, conv_direction direction);
+
+/* How many partial gradients of the weights; partials is (count, taps, C_in, C_out). */
+int conv_f32_partials(const fb_conv_shape *s, int limit);
+int conv_wgrad_partials(const fb_conv_shape *s, int limit);
+int conv_logits_partials(const fb_conv_shape *s, int limit);
+
+cudaError_t conv_f32_pack(const fb_conv_shape *s, conv_direction direction, const float *w, float *packed,
+                          cudaStream_t stream);
+cudaError_t conv_f32_apply(const fb_conv_shape *s, conv_direction direction, const float *packed, const float *x,
+                           float *y, cudaStream_t stream);
+cudaError_t conv_f32_weights(const fb_conv_shape *s, int count, const float *x, const float *dy, float *partials,
+                             cudaStream_t stream);
+
+/* kernel 3 with any stride, and backward data of stride 2 with any kernel */
+cudaError_t conv_mma_apply(const fb_conv_shape *s, conv_direction direction, const unsigned *packed, const void *x,
+                           void *y, cudaStream_t stream);
+/* kernel 1 but for backward data of stride 2 */
+cudaError_t conv_point_apply(const fb_conv_shape *s, conv_direction direction, const unsigned *packed, const void *x,
+                             void *y, cudaStream_t stream);
+cudaError_t conv_wgrad(const fb_conv_shape *s, int count, const void *x, const void *dy, float *partials,
+                       cudaStream_t stream);
+
+/* The 3 logits: w (3, C_in), as the caller gave it. */
+cudaError_t conv_logits_fwd(const fb_conv_shape *s, const float *w, const void *x, float *y, cudaStream_t stream);
+cudaError_t conv_logits_bwd_data(const fb_conv_shape *s, const float *w, const float *dy, void *dx,
+                                 cudaStream_t stream);
+cudaError_t conv_logits_weights(const fb_conv_shape *s, int count, const void *x, const float *dy, float *partials,
+                                cudaStream_t stream);

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Gradients of the weights in bfloat16 on the tensor cores: one GEMM for each tap, M = input channels, N = 8 output
+ * channels, K = 16 voxels of a row. Both operands are read transposed from shared memory, where they lie as voxels of 8
+ * channels. Blocks go over the volume in fixed shares and leave partial gradients, (partial, tap, C_in, C_out), which
+ * kernels_conv.cu adds in order.
+ */
+#include "nn/kernels_conv.cuh"
+
+/* --- kernel 3 ----------------------------------------------------------------------------------------------------------- */
+
+/* Warp 3 g + dz of a block has the 9 taps of dz, and half g of the tile's rows. */
+enum { GROUPS = 2, THREADS = 3 * 32 * GROUPS };
+
+/* Fragments of the three shifts of one row of x: a[dx] are voxels 0..7 and 8..15 of the first plane, then of the second.
+ * `row` is the lane's own address: voxel lane % 16, and for the upper half of the warp the second plane or, with one
+ * plane, the shift dx = 1. */
+template <int S, int PLANES>
+static __device__ __forceinline__ void load_shifts(unsigned a[3][2 * PLANES], const uint4 *row)
+{
+    if constexpr (PLANES == 2) {
+#pragma unroll
+        for (int dx = 0; dx < 3; dx++)
+            fb_load_4_t(a[dx], row + conv_tile<S, 1, 1>::column(dx));
+    } else {
+        unsigned two[4];
+        fb_load_4_t(two, row);
+        a[0][0] = two[0], a[0][1] = two[1], a[1][0] = two[2], a[1][1] = two[3];
+        fb_load_2_t(a[2], row + conv_tile<S, 1, 1>::column(2));
+    }
+}
+
+/* Fragments of one row of dy: b[n-tile] are voxels 0..7 and 8..15. */
+template <int NT> static __device__ __forceinline__ void load_gradient(unsigned b[NT][2], const uint4 *row)
+{
+    if constexpr (NT == 2) {
+        unsigned two[4];
+        fb_load_4_t(two, row);
+        b[0][0] = two[0], b[0][1] = two[1], b[1][0] = two[2], b[1][1] = two[3];
+    } else {
+        fb_load_2_t(b[0], row);
+    }
+}
+
+/* acc += 16 voxels, for 9 taps whose rows of x are a[dy]. One plane: a product holds taps t and t + 1, the last tap 8
+ * and zeros. Two planes: a product holds 16 channels of a tap. */
+template <int NT, int PLANES, int PRODUCTS>
+static __device__ __forceinline__ void multiply_row(float acc[PRODUCTS][NT][4], const unsigned *const a[9],
+                                                    const unsigned b[NT][2])
+{
+#pragma unroll
+    for (int m = 0; m < PRODUCTS; m++) {
+        unsigned rows[4];
+        if constexpr (PLANES == 2) {
+            rows[0] = a[m][0], rows[1] = a[m][2], rows[2] = a[m][1], rows[3] = a[m][3];
+        } else {
+            const bool two = m < 4;
+            rows[0] = a[2 * m][0], rows[1] = two ? a[two ? 2 * m + 1 : 8][0] : 0;
+            rows[2] = a[2 * m][1], rows[3] = two ? a[two ? 2 * m + 1 : 8][1] : 0;
+        }
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+            fb_mma_bf16(acc[m][j], rows, b[j]);
+    }
+}
+
+/* One half of a lane's results of one n-tile: two neighbouring output channels of input channel i */
+static __device__ __forceinline__ void store_pair(const conv_geometry *g, float *partial, int tap, int i, int o,
+                                                  const float two[2])
+{
+    if (i < g->c_in && o < g->c_out)
+        *(float2 *)(partial + ((int64_t)tap * g->c_in + i) * g->c_out + o) = float2{two[0], two[1]};
+}
+
+/* The tiles of dy: TZ x TY rows of 16 voxels; y is the fastest-changing coordinate that a warp goes along, so that of the
+ * three rows of x that a row of dy meets with stride 1 two are in registers already. */
+template <int S, int PLANES, int NT, int TZ, int TY>
+static __global__ void __launch_bounds__(THREADS)
+    wgrad3(conv_geometry g, int tiles, int tiles_y, int tiles_x, const uint4 *x, const uint4 *dy, float *partials)
+{
+    using TILE = conv_tile<S, TZ, TY>;
+    using ROWS = conv_rows<TZ, TY>;
+    constexpr int PRODUCTS = PLANES == 2 ? 9 : 5, UPPER = PLANES == 2 ? TILE::PLANE : TILE::column(1);
+    FB_SHARED(uint4, x_tile, [PLANES * TILE::PLANE]);
+    FB_SHARED(uint4, dy_tile, [NT * ROWS::PLANE]);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, dz = warp % 3, group = warp / 3;
+    const int i_blocks = conv_ceil_div(g.c_in, 8 * PLANES);
+    const int i0 = (int)blockIdx.y % i_blocks * 8 * PLANES, o0 = (int)blockIdx.y / i_blocks * 8 * NT;
+    const uint4 *x_mine = x_tile + dz * TILE::ROWS_Y * TILE::WIDTH + lane % 16 + lane / 16 * UPPER;
+    const uint4 *dy_mine = dy_tile + lane % 16 + lane / 16 * (NT == 2 ? ROWS::PLANE : 0);
+    const int share = conv_ceil_div(tiles, (int)gridDim.x), begin = (int)blockIdx.x * share;
+    const int end = begin + share < tiles ? begin + share : tiles;
+    float acc[PRODUCTS][NT][4] = {};
+    for (int t = begin; t < end; t++) {
+        const int x0 = t % tiles_x * 16, y0 = t / tiles_x % tiles_y * TY, z0 = t / tiles_x / tiles_y * TZ;
+        conv_fill<TILE, PLANES, THREADS>(x_tile, g.in, g.c_in, i0, z0 * S - 1, y0 * S - 1, x0 * S - 1, x);
+        conv_fill<ROWS, NT, THREADS>(dy_tile, g.out, g.c_out, o0, z0, y0, x0, dy);
+        fb_copy_wait();
+        __syncthreads();
+#pragma unroll 1
+        for (int z = group * (TZ / GROUPS); z < (group + 1) * (TZ / GROUPS) && z0 + z < g.out[0]; z++) {
+            unsigned rows[3][3][2 * PLANES]; /* by row of x modulo 3 */
+#pragma unroll
+            for (int y = 0; y < TY; y++) {
+                unsigned b[NT][2];
+                const unsigned *a[9];
+#pragma unroll
+                for (int r = y == 0 ? 0 : 3 - S; r < 3; r++)
+                    load_shifts<S, PLANES>(rows[(y * S + r) % 3],
+                                           x_mine + (z * S * TILE::ROWS_Y + y * S + r) * TILE::WIDTH);
+                load_gradient<NT>(b, dy_mine + (z * TY + y) * 16);
+#pragma unroll
+                for (int tap = 0; tap < 9; tap++)
+                    a[tap] = rows[(y * S + tap / 3) % 3][tap % 3];
+                multiply_row<NT, PLANES, PRODUCTS>(acc, a, b);
+            }
+        }
+        __syncthreads();
+    }
+    float *partial = partials + (int64_t)(blockIdx.x * GROUPS + group) * 27 * g.c_in * g.c_out;
+#pragma unroll
+    for (int m = 0; m < PRODUCTS; m++)
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            const int i = i0 + lane / 4, o = o0 + 8 * j + (lane & 3) * 2, tap = dz * 9 + (PLANES == 2 ? m : 2 * m);
+            store_pair(&g, partial, tap, i, o, acc[m][j]);
+            if (PLANES == 2)
+                store_pair(&g, partial, tap, i + 8, o, acc[m][j] + 2);
+            else if (m < 4)
+                store_pair(&g, partial, tap + 1, i, o, acc[m][j] + 2);
+        }
+}
+
+/* --- kernel 1 -------------------------------------------------------------------------------------------------------------- */
+
+enum { POINT_WARPS = 4, POINT_THREADS = 32 * POINT_WARPS, STAGE = 128 /* voxels in shared memory */, POINT_PLANE = 132 };
+
+/* Starts the copy of 128 voxels, PLANES planes of 8 channels from `first` on, of output voxels v0..; stride S is that of
+ * the array read. */
+template <int S, int PLANES>
+static __device__ __forceinline__ void fill_voxels(uint4 *tile, const conv_geometry *g, const int extent[3],
+                                                   int channels, int first, int v0, const uint4 *x)
+{
+    const int voxels = g->out[0] * g->out[1] * g->out[2];
+    for (int e = (int)threadIdx.x; e < STAGE * PLANES; e += POINT_THREADS) {
+        const int plane = e % PLANES, v = v0 + e / PLANES, c = first + 8 * plane;
+        const bool inside = v < voxels && c < channels;
+        int64_t at = (int64_t)v * channels;
+        if (S == 2) {
+            const int px = v % g->out[2], row = v / g->out[2], py = row % g->out[1], pz = row / g->out[1];
+            at = conv_at(extent, channels, S * pz, S * py, S * px);
+        }
+        const char *from = (const char *)x + (inside ? 2 * (at + c) : 0);
+        uint4 *to = tile + plane * POINT_PLANE + e / PLANES;
+        if (channels == 4) {
+            fb_copy_8(to, from, inside);
+            ((uint2 *)to)[1] = uint2{0, 0};
+        } else {
+            fb_copy_16(to, from, inside);
+        }
+    }
+}
+
+/* One block: one share of the voxels (blockIdx.x), 16 MT x 8 NT channels; a warp a quarter of the voxels of each stage,
+ * and a partial gradient of its own. */
+template <int S, int MT, int NT>
+static __global__ void __launch_bounds__(POINT_THREADS)
+    wgrad1(conv_geometry g, int stages, const uint4 *x, const uint4 *dy, float *partials)
+{
+    FB_SHARED(uint4, x_tile, [2 * MT * POINT_PLANE]);
+    FB_SHARED(uint4, dy_tile, [NT * POINT_PLANE]);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int i_blocks = conv_ceil_div(g.c_in, 16 * MT);
+    const int i0 = (int)blockIdx.y % i_blocks * 16 * MT, o0 = (int)blockIdx.y / i_blocks * 8 * NT;
+    const int share = conv_ceil_div(stages, (int)gridDim.x), begin = (int)blockIdx.x * share;
+    const int end = begin + share < stages ? begin + share : stages;
+    const uint4 *x_mine = x_tile + lane % 16 + lane / 16 * POINT_PLANE;
+    const uint4 *dy_mine = dy_tile + lane % 16 + lane / 16 * (NT > 1 ? POINT_PLANE : 0);
+    float acc[MT][NT][4] = {};
+    for (int stage = begin; stage < end; stage++) {
+        fill_voxels<S, 2 * MT>(x_tile, &g, g.in, (int)g.c_in, i0, stage * STAGE, x);
+        fill_voxels<1, NT>(dy_tile, &g, g.out, (int)g.c_out, o0, stage * STAGE, dy);
+        fb_copy_wait();
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < STAGE / POINT_WARPS; k += 16) {
+            const int v = warp * (STAGE / POINT_WARPS) + k;
+            unsigned b[NT][2];
+            if constexpr (NT == 1)
+                fb_load_2_t(b[0], dy_mine + v);
+            else
+#pragma unroll
+                for (int j = 0; j < NT; j += 2)
+                    load_gradient<2>(b + j, dy_mine + j * POINT_PLANE + v);
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                unsigned two[4];
+                fb_load_4_t(two, x_mine + 2 * m * POINT_PLANE + v);
+                const unsigned rows[4] = {two[0], two[2], two[1], two[3]};
+#pragma unroll
+                for (int j = 0; j < NT; j++)
+                    fb_mma_bf16(acc[m][j], rows, b[j]);
+            }
+        }
+        __syncthreads();
+    }
+    float *partial = partials + (int64_t)(blockIdx.x * POINT_WARPS + warp) * g.c_in * g.c_out;
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            const int i = i0 + 16 * m + lane / 4, o = o0 + 8 * j + (lane & 3) * 2;
+            store_pair(&g, partial, 0, i, o, acc[m][j]);
+            store_pair(&g, partial, 0, i + 8, o, acc[m][j] + 2);
+        }
+}
+
+/* --- which kernel -------------------------------------------------------------------------------------------------------------- */
+
+/* One of the kernels above, and what one of its blocks covers */
+struct wgrad_plan {
+    int tile[3];       /* voxels of dy; kernel 1: {1, 1, STAGE} of all voxels in a row */
+    int c_in, c_out;   /* channels */
+    int groups;        /* partial gradients that a block leaves */
+};
+
+static wgrad_plan plan_of(const fb_conv_shape *s)
+{
+    if (s->kernel == 1 && s->c_in <= 16 && s->c_out <= 8)
+        return {{1, 1, STAGE}, 16, 8, POINT_WARPS};
+    if (s->kernel == 1)
+        return {{1, 1, STAGE}, 32, s->c_out <= 16 ? 16 : 32, POINT_WARPS};
+    const int planes = s->c_in <= 8 || s->stride == 2 ? 1 : 2, n_tiles = s->c_out <= 8 ? 1 : 2;
+    if (s->stride == 2)
+        return {{2, 4, 16}, 8, 8 * n_tiles, GROUPS};
+    if (planes == 1)
+        return {{8, n_tiles == 1 ? 8 : 4, 16}, 8, 8 * n_tiles, GROUPS};
+    return {{4, n_tiles == 1 ? 8 : 6, 16}, 16, 8 * n_tiles, GROUPS};
+}
+
+static int tiles_of(const fb_conv_shape *s, const wgrad_plan *plan, int by_axis[3])
+{
+    const conv_geometry g = conv_geometry_of(s, CONV_FWD);
+    if (s->kernel == 1)
+        return conv_ceil_div(conv_voxels(g.out), plan->tile[2]);
+    for (int axis = 0; axis < 3; axis++)
+        by_axis[axis] = conv_ceil_div(g.out[axis], plan->tile[axis]);
+    return by_axis[0] * by_axis[1] * by_axis[2];
+}
+
+static int channel_blocks(const fb_conv_shape *s, const wgrad_plan *plan)
+{
+    return conv_ceil_div((int)s->c_in, plan->c_in) * conv_ceil_div((int)s->c_out, plan->c_out);
+}
+
+/* Enough shares to fill a large device several times over together with the blocks of channels, and no more: every share
+ * costs a partial gradient. The limit counts partial gradients, and at least one block's are allowed. */
+int conv_wgrad_partials(const fb_conv_shape *s, int limit)
+{
+    enum { ENOUGH_BLOCKS = 528 };
+    const wgrad_plan plan = plan_of(s);
+    int by_axis[3];
+    const int tiles = tiles_of(s, &plan, by_axis), most = conv_ceil_div(ENOUGH_BLOCKS, channel_blocks(s, &plan));
+    int shares = tiles < most ? tiles : most;
+    if (shares > limit / plan.groups)
+        shares = limit / plan.groups;
+    return (shares < 1 ? 1 : shares) * plan.groups;
+}
+
+template <int S, int PLANES, int NT, int TZ, int TY>
+static cudaError_t launch_wgrad3(const fb_conv_shape *s, int count, const void *x, const void *dy, float *partials,
+                                 cudaStream_t stream)
+{
+    const wgrad_plan plan = plan_of(s);
+    int n[3];
+    const int tiles = tiles_of(s, &plan, n);
+    return conv_launch(wgrad3<S, PLANES, NT, TZ, TY>,
+                       dim3((unsigned)(count / GROUPS), (unsigned)channel_blocks(s, &plan)), THREADS, stream,
+                       conv_geometry_of(s, CONV_FWD), tiles, n[1], n[2], (const uint4 *)x, (const uint4 *)dy, partials);
+}
+
+template <int S, int MT, int NT>
+static cudaError_t launch_wgrad1(const fb_conv_shape *s, int count, const void *x, const void *dy, float *partials,
+                                 cudaStream_t stream)
+{
+    const wgrad_plan plan = plan_of(s);
+    int n[3];
+    const int stages = tiles_of(s, &plan, n);
+    return conv_launch(wgrad1<S, MT, NT>, dim3((unsigned)(count / POINT_WARPS), (unsigned)channel_blocks(s, &plan)),
+                       POINT_THREADS, stream, conv_geometry_of(s, CONV_FWD), stages, (const uint4 *)x,
+                       (const uint4 *)dy, partials);
+}
+
+typedef cudaError_t launcher(const fb_conv_shape *s, int count, const void *x, const void *dy, float *partials,
+                             cudaStream_t stream);
+
+static launcher *launcher_of(const fb_conv_shape *s)
+{
+    const wgrad_plan plan = plan_of(s);
+    const int n = plan.c_out / 8;
+    if (s->kernel == 1 && s->stride == 1)
+        return n == 1 ? launch_wgrad1<1, 1, 1> : n == 2 ? launch_wgrad1<1, 2, 2> : launch_wgrad1<1, 2, 4>;
+    if (s->kernel == 1)
+        return n == 1 ? launch_wgrad1<2, 1, 1> : n == 2 ? launch_wgrad1<2, 2, 2> : launch_wgrad1<2, 2, 4>;
+    if (s->stride == 2)
+        return n == 1 ? launch_wgrad3<2, 1, 1, 2, 4> : launch_wgrad3<2, 1, 2, 2, 4>;
+    if (plan.c_in == 8)
+        return n == 1 ? launch_wgrad3<1, 1, 1, 8, 8> : launch_wgrad3<1, 1, 2, 8, 4>;
+    return n == 1 ? launch_wgrad3<1, 2, 1, 4, 8> : launch_wgrad3<1, 2, 2, 4, 6>;
+}
+
+cudaError_t conv_wgrad(const fb_conv_shape *s, int count, const void *x, const void *dy, float *partials,
+                       cudaStream_t stream)
+{
+    return launcher_of(s)(s, count, x, dy, partials, stream);
+}
