@@ -64,7 +64,7 @@ endif
 CUDA_CFLAGS := -isystem $(CUDA_HOME)/include
 # The runtime is linked in, so that a program with the GPU backend starts where there is no CUDA.
 CUDA_LIBS := $(if $(HAVE_CUDA),-L$(CUDA_LIBDIR) -lcudart_static -ldl -lrt -lpthread)
-NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(NVCC_GENCODE) -Isrc -Xcompiler -Wall,-Wextra
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(NVCC_GENCODE) -Isrc -Xcompiler -Wall,-Wextra,-fno-threadsafe-statics
 EMULATOR := tests/emulator
 
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
@@ -87,11 +87,14 @@ LIB := $(BUILDDIR)/libfedbrats.a
 CUDA_SRC := $(wildcard src/*/*_cuda.c)
 CUDA_KERNELS := $(wildcard src/*/*.cu)
 CUDA_NONE := $(wildcard src/*/*_cuda_none.c)
-LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC),$(wildcard src/*/*.c)) $(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_NONE)) \
+LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC),$(wildcard src/*/*.c)) \
            $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o) $(if $(HAVE_CUDA),$(CUDA_KERNELS:%.cu=$(BUILDDIR)/%.o))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
+CUDA_LIB := $(BUILDDIR)/libfedbrats_cuda.a
+CUDA_OBJ := $(patsubst %.c,$(BUILDDIR)/%.o,$(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_NONE))) \
+            $(if $(HAVE_CUDA),$(CUDA_KERNELS:%=$(BUILDDIR)/%.o))
 # The GPU backend again, on the emulated GPU: every test can use it, with a GPU or without.
-EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%.cu=$(BUILDDIR)/emulated/%.o) \
+EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%=$(BUILDDIR)/emulated/%.o) \
                 $(BUILDDIR)/emulated/emulator.o
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
@@ -101,7 +104,7 @@ PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
-OBJ := $(LIB_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
 FLAGS := $(BUILDDIR)/flags.stamp
@@ -159,7 +162,7 @@ _bench: all $(BENCHES)
 
 # A stamp is rewritten only when its text changed. What the flags' one says goes into every object; -Werror changes no
 # object, so that make demo, make check and make install build once.
-$(FLAGS): text = $(CC) $(CPPFLAGS_ALL) $(filter-out -Werror,$(CFLAGS_ALL)) $(LDFLAGS_ALL) $(LIBS_ALL) $(CMOCKA_LIBS)
+$(FLAGS): text = $(CC) $(CPPFLAGS_ALL) $(filter-out -Werror,$(CFLAGS_ALL)) $(LDFLAGS_ALL) $(LIBS_ALL) $(CMOCKA_LIBS) $(NVCC_FLAGS) $(CUDA_LIBS)
 $(REVISION_STAMP): text = $(VERSION) $(REVISION)
 $(FLAGS) $(REVISION_STAMP): FORCE
 	@mkdir -p $(@D)
@@ -184,10 +187,11 @@ $(if $(Q),@echo '  CC $<')
 $(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(extra) -MMD -MP -c $< -o $@
 endef
 
+cuda_libs = $(CUDA_LIBS)
 define link
 @mkdir -p $(@D)
 $(if $(Q),@echo '  LD $@')
-$(Q)$(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(extra_libs) $(LIBS_ALL) $(CUDA_LIBS) -o $@
+$(Q)$(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(extra_libs) $(LIBS_ALL) $(cuda_libs) -o $@
 endef
 
 $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
@@ -211,17 +215,18 @@ $(BUILDDIR)/emulated/%.o: %.c
 define compile_emulated
 @mkdir -p $(@D)
 $(if $(Q),@echo '  CXX $<')
-$(Q)$(CXX) -I$(EMULATOR) -Isrc -std=c++17 $(OPTIMISE) $(SANITIZE) -Wall -Wextra -Wshadow $(if $(WERROR),-Werror) \
+$(Q)$(CXX) -I$(EMULATOR) -Isrc -std=c++17 $(OPTIMISE) $(SANITIZE) -Wall -Wextra -Wshadow -Wno-unknown-pragmas \
+    $(if $(WERROR),-Werror) \
     -ffp-contract=off -MMD -MP -x c++ -c $< -o $@
 endef
 
-$(BUILDDIR)/emulated/%.o: %.cu
+$(BUILDDIR)/emulated/%.cu.o: %.cu
 	$(compile_emulated)
 
 $(BUILDDIR)/emulated/emulator.o: $(EMULATOR)/emulator.cc
 	$(compile_emulated)
 
-$(BUILDDIR)/%.o: %.cu
+$(BUILDDIR)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  NVCC $<')
 	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
@@ -230,15 +235,18 @@ $(BUILDDIR)/%.o: %.c
 	$(compile)
 
 $(LIB): $(LIB_OBJ)
-	$(Q)rm -f $@ && ar rcs $@ $^
+$(CUDA_LIB): $(CUDA_OBJ)
+$(LIB) $(CUDA_LIB): $(FLAGS)
+	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
 
 $(DOUBLE_LIB): $(DOUBLE_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(BINDIR)/fedbrats: $(BUILDDIR)/src/main.o $(LIB)
+$(BINDIR)/fedbrats: $(BUILDDIR)/src/main.o $(LIB) $(CUDA_LIB)
 	$(link)
 
 $(EMULATED): extra_libs = -lstdc++
+$(EMULATED) $(filter %_cuda,$(TESTS)): cuda_libs =
 $(EMULATED): $(BUILDDIR)/src/main.o $(EMULATED_OBJ) $(LIB)
 	$(link)
 
@@ -246,7 +254,7 @@ $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
 $(TESTS): extra_libs = $(CMOCKA_LIBS)
-$(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB)
+$(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB) $(CUDA_LIB)
 	$(link)
 
 # Tests of the GPU backend: on the emulated GPU, and, for make gpu-check, on a real one.
@@ -255,7 +263,7 @@ $(patsubst %,%.o,$(filter %_cuda,$(TESTS))): extra = -I$(EMULATOR) -Itests
 $(filter %_cuda,$(TESTS)): %: %.o $(EMULATED_OBJ) $(LIB)
 	$(link)
 
-$(BENCHES) $(filter-out %_double %_cuda,$(TESTS)): %: %.o $(LIB)
+$(BENCHES) $(filter-out %_double %_cuda,$(TESTS)): %: %.o $(LIB) $(CUDA_LIB)
 	$(link)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------------

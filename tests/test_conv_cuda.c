@@ -88,7 +88,7 @@ static conv_result run_reference(const conv_case *k)
 {
     conv_result r = {make_nan(k->out), make_nan(k->in), make_nan(k->weights)};
     fb_conv *conv = NULL;
-    must(fb_ops_ref.conv_create(&k->shape, &conv));
+    must(fb_ops_ref.conv_create(&fb_ops_ref, &k->shape, &conv));
     must(fb_ops_ref.conv_load(conv, k->w));
     must(fb_ops_ref.conv_fwd(conv, k->x, r.y));
     must(fb_ops_ref.conv_bwd_data(conv, k->dy, r.dx));
@@ -167,24 +167,28 @@ static float *download(array *a, cudaStream_t stream)
 static conv_result run_device(const conv_case *k)
 {
     const size_t act = k->type == FB_ACT_BF16 ? 2 : 4, of_y = is_logits(k) ? 4 : act;
-    const size_t bytes = fb_cuda_conv_workspace_bytes(&k->shape, k->type);
+    const size_t packed_bytes = fb_cuda_conv_packed_bytes(&k->shape, k->type);
+    const size_t partial_bytes = fb_cuda_conv_partial_bytes(&k->shape, k->type);
     cudaStream_t stream = NULL;
-    assert_true(bytes > 0);
+    assert_true(packed_bytes > 0 && partial_bytes > 0);
     cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     array x = upload(k->in, act, k->x, stream), dy = upload(k->out, of_y, k->dy, stream);
-    array w = upload(k->weights, 4, k->w, stream), workspace = make_device((int64_t)bytes, 1, 0, stream);
+    array w = upload(k->weights, 4, k->w, stream);
+    array packed = make_device((int64_t)packed_bytes, 1, 0, stream);
+    array partial = make_device((int64_t)partial_bytes, 1, 0, stream);
     array y = make_device(k->out, of_y, GUARD_BYTES, stream), dx = make_device(k->in, act, GUARD_BYTES, stream);
     array dw = make_device(k->weights, 4, GUARD_BYTES, stream);
-    cuda(fb_cuda_conv_pack(&k->shape, k->type, (const float *)w.first, workspace.first, stream));
+    cuda(fb_cuda_conv_pack(&k->shape, k->type, (const float *)w.first, packed.first, stream));
     cuda(cudaMemsetAsync(w.first, 0xff, (size_t)k->weights * 4, stream)); /* pack has read it */
-    cuda(fb_cuda_conv_fwd(&k->shape, k->type, workspace.first, x.first, y.first, stream));
-    cuda(fb_cuda_conv_bwd_weights(&k->shape, k->type, workspace.first, x.first, dy.first, (float *)dw.first, stream));
-    cuda(fb_cuda_conv_bwd_data(&k->shape, k->type, workspace.first, dy.first, dx.first, stream));
+    cuda(fb_cuda_conv_fwd(&k->shape, k->type, packed.first, x.first, y.first, stream));
+    cuda(fb_cuda_conv_bwd_weights(&k->shape, k->type, partial.first, x.first, dy.first, (float *)dw.first, stream));
+    cuda(fb_cuda_conv_bwd_data(&k->shape, k->type, packed.first, dy.first, dx.first, stream));
     conv_result r = {download(&y, stream), download(&dx, stream), download(&dw, stream)};
     cuda(cudaFree(x.memory));
     cuda(cudaFree(dy.memory));
     cuda(cudaFree(w.memory));
-    cuda(cudaFree(workspace.memory));
+    cuda(cudaFree(packed.memory));
+    cuda(cudaFree(partial.memory));
     cuda(cudaStreamDestroy(stream));
     return r;
 }
@@ -386,12 +390,13 @@ static void test_refuses(void **state)
         {{4, 4, 4}, 12, 8, 3, 1}, {{4, 4, 4}, 8, 12, 3, 1}, {{4, 4, 4}, 8, 3, 3, 1},
         {{4, 4, 4}, 8, 3, 1, 2},  {{4, 4, 4}, 4, 3, 1, 1},  {{2048, 1024, 1024}, 8, 8, 3, 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        assert_int_equal(fb_cuda_conv_workspace_bytes(&shapes[i], FB_ACT_BF16), 0);
+        assert_int_equal(fb_cuda_conv_packed_bytes(&shapes[i], FB_ACT_BF16), 0);
+        assert_int_equal(fb_cuda_conv_partial_bytes(&shapes[i], FB_ACT_BF16), 0);
         assert_int_equal(fb_cuda_conv_fwd(&shapes[i], FB_ACT_BF16, NULL, NULL, NULL, NULL), cudaErrorInvalidValue);
     }
 }
 
-static void test_workspace_is_bounded(void **state)
+static void test_memory_is_bounded(void **state)
 {
     (void)state;
     static const fb_conv_shape shapes[] = {
@@ -401,8 +406,10 @@ static void test_workspace_is_bounded(void **state)
         for (int type = FB_ACT_F32; type <= FB_ACT_BF16; type++) {
             const fb_conv_shape *s = &shapes[i];
             const size_t weights = (size_t)(s->c_in * s->c_out * s->kernel * s->kernel * s->kernel) * sizeof(float);
-            const size_t bytes = fb_cuda_conv_workspace_bytes(s, (fb_act_type)type);
-            assert_true(bytes > 0 && bytes <= ((size_t)64 << 20) + 6 * weights + 4096);
+            const size_t packed = fb_cuda_conv_packed_bytes(s, (fb_act_type)type);
+            const size_t partial = fb_cuda_conv_partial_bytes(s, (fb_act_type)type);
+            assert_true(packed > 0 && packed <= 6 * weights + 4096);
+            assert_true(partial > 0 && partial <= ((size_t)64 << 20) + weights);
         }
 }
 
@@ -431,7 +438,7 @@ int main(void)
         cmocka_unit_test(test_repeats_bits),
         cmocka_unit_test(test_notices_one_moved_tap),
         cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_workspace_is_bounded),
+        cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_no_bank_conflicts),
         cmocka_unit_test(nothing_is_left_allocated),
     };

@@ -4,7 +4,6 @@
 #include "core/build_info.h"
 #include "core/mem.h"
 #include "data/shard.h"
-#include "nn/op.h"
 
 #include <hdf5.h>
 #include <sodium.h>

@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "core/file.h"
 #include "io/results.h"
+#include "nn/op.h"
 
 typedef struct fb_records {
     int count, capacity;

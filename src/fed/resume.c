@@ -6,7 +6,6 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "io/results.h"
-#include "nn/op.h"
 #include "privacy/mechanism.h"
 
 #include <errno.h>

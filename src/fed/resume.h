@@ -6,6 +6,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "nn/op.h"
 
 /* Errors (usage): nothing to resume from, or an option differs from the run's used.ini (the first is named, with its
  * old and new value) whose change would change what was released or what is to come. */

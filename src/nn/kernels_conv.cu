@@ -161,7 +161,7 @@ static cudaError_t launch_sum(const fb_conv_shape *s, int count, const float *pa
                        stream, count, taps, (int)s->c_in, (int)s->c_out, partials, dw);
 }
 
-/* --- workspace ------------------------------------------------------------------------------------------------------ */
+/* --- memory --------------------------------------------------------------------------------------------------------- */
 
 static size_t aligned(size_t bytes)
 {
@@ -190,37 +190,44 @@ static int partials_of(const fb_conv_shape *s, fb_act_type type, size_t bytes_ea
                               : conv_wgrad_partials(s, limit);
 }
 
-static conv_workspace workspace_of(const fb_conv_shape *s, fb_act_type type)
+static size_t gradient_bytes(const fb_conv_shape *s)
 {
-    const size_t gradient = (size_t)conv_taps(s) * (size_t)(s->c_in * s->c_out) * sizeof(float);
-    conv_workspace at = {};
-    at.packed[CONV_BWD_DATA] = aligned(packed_bytes(s, type, CONV_FWD));
-    at.partials = at.packed[CONV_BWD_DATA] + aligned(packed_bytes(s, type, CONV_BWD_DATA));
-    at.partial_count = partials_of(s, type, gradient);
-    at.bytes = at.partials + (size_t)at.partial_count * gradient;
-    return at;
+    return (size_t)conv_taps(s) * (size_t)(s->c_in * s->c_out) * sizeof(float);
+}
+
+/* Where the packed weights of a direction begin, behind those of the other. */
+static size_t packed_at(const fb_conv_shape *s, fb_act_type type, conv_direction direction)
+{
+    return direction == CONV_FWD ? 0 : aligned(packed_bytes(s, type, CONV_FWD));
 }
 
 /* --- the API ---------------------------------------------------------------------------------------------------------- */
 
-extern "C" size_t fb_cuda_conv_workspace_bytes(const fb_conv_shape *shape, fb_act_type type)
+extern "C" size_t fb_cuda_conv_packed_bytes(const fb_conv_shape *shape, fb_act_type type)
 {
-    return can(shape, type) ? workspace_of(shape, type).bytes : 0;
+    if (!can(shape, type))
+        return 0;
+    return packed_at(shape, type, CONV_BWD_DATA) + aligned(packed_bytes(shape, type, CONV_BWD_DATA));
 }
 
-extern "C" cudaError_t fb_cuda_conv_pack(const fb_conv_shape *shape, fb_act_type type, const float *w, void *workspace,
+extern "C" size_t fb_cuda_conv_partial_bytes(const fb_conv_shape *shape, fb_act_type type)
+{
+    const size_t gradient = gradient_bytes(shape);
+    return can(shape, type) ? (size_t)partials_of(shape, type, gradient) * gradient : 0;
+}
+
+extern "C" cudaError_t fb_cuda_conv_pack(const fb_conv_shape *shape, fb_act_type type, const float *w, void *packed,
                                          cudaStream_t stream)
 {
     if (!can(shape, type))
         return cudaErrorInvalidValue;
     if (type == FB_ACT_BF16 && is_logits(shape))
-        return cudaMemcpyAsync(workspace, w, packed_bytes(shape, type, CONV_FWD), cudaMemcpyDeviceToDevice, stream);
-    const conv_workspace at = workspace_of(shape, type);
+        return cudaMemcpyAsync(packed, w, packed_bytes(shape, type, CONV_FWD), cudaMemcpyDeviceToDevice, stream);
     for (int d = CONV_FWD; d <= CONV_BWD_DATA; d++) {
-        void *packed = (char *)workspace + at.packed[d];
+        void *to = (char *)packed + packed_at(shape, type, (conv_direction)d);
         const cudaError_t error = type == FB_ACT_F32
-                                      ? conv_f32_pack(shape, (conv_direction)d, w, (float *)packed, stream)
-                                      : pack_direction(shape, (conv_direction)d, w, (unsigned *)packed, stream);
+                                      ? conv_f32_pack(shape, (conv_direction)d, w, (float *)to, stream)
+                                      : pack_direction(shape, (conv_direction)d, w, (unsigned *)to, stream);
         if (error != cudaSuccess)
             return error;
     }
@@ -228,48 +235,48 @@ extern "C" cudaError_t fb_cuda_conv_pack(const fb_conv_shape *shape, fb_act_type
 }
 
 /* Forward, or backward data: what is read and written changes places. */
-static cudaError_t apply(const fb_conv_shape *s, fb_act_type type, conv_direction direction, const void *workspace,
+static cudaError_t apply(const fb_conv_shape *s, fb_act_type type, conv_direction direction, const void *weights,
                          const void *x, void *y, cudaStream_t stream)
 {
     if (!can(s, type))
         return cudaErrorInvalidValue;
-    const void *packed = (const char *)workspace + workspace_of(s, type).packed[direction];
+    const void *packed = (const char *)weights + packed_at(s, type, direction);
     if (type == FB_ACT_F32)
         return conv_f32_apply(s, direction, (const float *)packed, (const float *)x, (float *)y, stream);
     if (is_logits(s) && direction == CONV_FWD)
-        return conv_logits_fwd(s, (const float *)workspace, x, (float *)y, stream);
+        return conv_logits_fwd(s, (const float *)weights, x, (float *)y, stream);
     if (is_logits(s))
-        return conv_logits_bwd_data(s, (const float *)workspace, (const float *)x, y, stream);
+        return conv_logits_bwd_data(s, (const float *)weights, (const float *)x, y, stream);
     if (s->kernel == 3 || is_scattered(s, direction))
         return conv_mma_apply(s, direction, (const unsigned *)packed, x, y, stream);
     return conv_point_apply(s, direction, (const unsigned *)packed, x, y, stream);
 }
 
-extern "C" cudaError_t fb_cuda_conv_fwd(const fb_conv_shape *shape, fb_act_type type, void *workspace, const void *x,
+extern "C" cudaError_t fb_cuda_conv_fwd(const fb_conv_shape *shape, fb_act_type type, const void *packed, const void *x,
                                         void *y, cudaStream_t stream)
 {
-    return apply(shape, type, CONV_FWD, workspace, x, y, stream);
+    return apply(shape, type, CONV_FWD, packed, x, y, stream);
 }
 
-extern "C" cudaError_t fb_cuda_conv_bwd_data(const fb_conv_shape *shape, fb_act_type type, void *workspace,
+extern "C" cudaError_t fb_cuda_conv_bwd_data(const fb_conv_shape *shape, fb_act_type type, const void *packed,
                                              const void *dy, void *dx, cudaStream_t stream)
 {
-    return apply(shape, type, CONV_BWD_DATA, workspace, dy, dx, stream);
+    return apply(shape, type, CONV_BWD_DATA, packed, dy, dx, stream);
 }
 
-extern "C" cudaError_t fb_cuda_conv_bwd_weights(const fb_conv_shape *shape, fb_act_type type, void *workspace,
+extern "C" cudaError_t fb_cuda_conv_bwd_weights(const fb_conv_shape *shape, fb_act_type type, void *partial,
                                                 const void *x, const void *dy, float *dw, cudaStream_t stream)
 {
     if (!can(shape, type))
         return cudaErrorInvalidValue;
-    const conv_workspace at = workspace_of(shape, type);
-    float *partials = (float *)((char *)workspace + at.partials);
+    const int count = partials_of(shape, type, gradient_bytes(shape));
+    float *partials = (float *)partial;
     cudaError_t error = cudaSuccess;
     if (type == FB_ACT_F32)
-        error = conv_f32_weights(shape, at.partial_count, (const float *)x, (const float *)dy, partials, stream);
+        error = conv_f32_weights(shape, count, (const float *)x, (const float *)dy, partials, stream);
     else if (is_logits(shape))
-        error = conv_logits_weights(shape, at.partial_count, x, (const float *)dy, partials, stream);
+        error = conv_logits_weights(shape, count, x, (const float *)dy, partials, stream);
     else
-        error = conv_wgrad(shape, at.partial_count, x, dy, partials, stream);
-    return error != cudaSuccess ? error : launch_sum(shape, at.partial_count, partials, dw, stream);
+        error = conv_wgrad(shape, count, x, dy, partials, stream);
+    return error != cudaSuccess ? error : launch_sum(shape, count, partials, dw, stream);
 }

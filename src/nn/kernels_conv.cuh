@@ -36,14 +36,6 @@ struct conv_packing {
     bool transposed, mirrored; /* backward data; and with stride 1 the taps run backwards */
 };
 
-/* Where the parts of a workspace begin, in bytes, and how many partial gradients there are. */
-struct conv_workspace {
-    size_t packed[2]; /* by direction */
-    size_t partials;
-    size_t bytes;
-    int partial_count;
-};
-
 static inline __host__ __device__ int conv_ceil_div(int a, int b)
 {
     return (a + b - 1) / b;

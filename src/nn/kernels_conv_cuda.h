@@ -13,8 +13,8 @@
  *
  * The same arguments give the same bits, always: nothing is added in an order that could change, and launches depend on
  * the shape alone. Every call only queues work on `stream`, so all can be captured. Pointers are device memory, aligned
- * to 16 bytes but for w and dw (4 bytes). The workspace belongs to one shape and type and is the caller's; calls that
- * use one workspace must be ordered.
+ * to 16 bytes but for w and dw (4 bytes). `packed` weights belong to one shape and type; the memory for partial sums may
+ * serve one convolution after the other. Both are the caller's.
  *
  * Errors: cudaErrorInvalidValue for a shape that the type cannot do; what a launch returns.
  */
@@ -28,26 +28,25 @@
 extern "C" {
 #endif
 
-typedef enum fb_act_type { FB_ACT_F32, FB_ACT_BF16 } fb_act_type;
-
-/* Bytes of packed weights and of the partial sums of bwd_weights; 0 for a shape that the type cannot do. The partial
+/* Bytes of packed weights, and of the partial sums of bwd_weights; 0 for a shape that the type cannot do. The partial
  * sums take at most 64 MiB, or one copy of the weights where that is more. */
-size_t fb_cuda_conv_workspace_bytes(const fb_conv_shape *shape, fb_act_type type);
+size_t fb_cuda_conv_packed_bytes(const fb_conv_shape *shape, fb_act_type type);
+size_t fb_cuda_conv_partial_bytes(const fb_conv_shape *shape, fb_act_type type);
 
 /* Takes new weights w (C_out, C_in, K, K, K), float, for fwd and bwd_data; w is read by the queued work only. */
-cudaError_t fb_cuda_conv_pack(const fb_conv_shape *shape, fb_act_type type, const float *w, void *workspace,
+cudaError_t fb_cuda_conv_pack(const fb_conv_shape *shape, fb_act_type type, const float *w, void *packed,
                               cudaStream_t stream);
 
 /* x (in, C_in) -> y (out, C_out), overwritten. */
-cudaError_t fb_cuda_conv_fwd(const fb_conv_shape *shape, fb_act_type type, void *workspace, const void *x, void *y,
+cudaError_t fb_cuda_conv_fwd(const fb_conv_shape *shape, fb_act_type type, const void *packed, const void *x, void *y,
                              cudaStream_t stream);
 
 /* dy (out, C_out) -> dx (in, C_in), overwritten. */
-cudaError_t fb_cuda_conv_bwd_data(const fb_conv_shape *shape, fb_act_type type, void *workspace, const void *dy,
+cudaError_t fb_cuda_conv_bwd_data(const fb_conv_shape *shape, fb_act_type type, const void *packed, const void *dy,
                                   void *dx, cudaStream_t stream);
 
 /* x (in, C_in), dy (out, C_out) -> dw (C_out, C_in, K, K, K), float, overwritten. Needs no packed weights. */
-cudaError_t fb_cuda_conv_bwd_weights(const fb_conv_shape *shape, fb_act_type type, void *workspace, const void *x,
+cudaError_t fb_cuda_conv_bwd_weights(const fb_conv_shape *shape, fb_act_type type, void *partial, const void *x,
                                      const void *dy, float *dw, cudaStream_t stream);
 
 #ifdef __cplusplus

@@ -272,7 +272,7 @@ static cudaError_t launch_wgrad3(const fb_conv_shape *s, int count, const void *
                                  cudaStream_t stream)
 {
     const wgrad_plan plan = plan_of(s);
-    int n[3];
+    int n[3] = {1, 1, 1};
     const int tiles = tiles_of(s, &plan, n);
     return conv_launch(wgrad3<S, PLANES, NT, TZ, TY>,
                        dim3((unsigned)(count / GROUPS), (unsigned)channel_blocks(s, &plan)), THREADS, stream,

@@ -64,6 +64,7 @@ cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
 cudaError_t cudaGetDeviceCount(int *count); /* FB_EMULATED_DEVICES of the environment, 1 without it */
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
 cudaError_t cudaDeviceGetPCIBusId(char *id, int chars, int device);
 cudaError_t cudaRuntimeGetVersion(int *version);

@@ -214,6 +214,9 @@ static int64_t queued, done;
 
 static void finish_all(void)
 {
+    if (queue.empty())
+        return;
+    unlocked open;
     while (!queue.empty()) {
         const std::function<void()> work = queue.front();
         queue.pop_front();
@@ -243,13 +246,9 @@ extern "C" cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
     check_range(from, bytes, kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice, "copy past the end");
     if (kind == cudaMemcpyHostToDevice && !is_pinned(from) && !(stream && stream->capture)) {
         const std::string kept((const char *)from, bytes);
-        return submit(stream, [=]() {
-            unlocked open;
-            memcpy(to, kept.data(), bytes);
-        });
+        return submit(stream, [=]() { memcpy(to, kept.data(), bytes); });
     }
     return submit(stream, [=]() {
-        unlocked open;
         if (bytes > 0 && (const char *)to < (const char *)from + bytes && (const char *)from < (const char *)to + bytes)
             give_up("the two sides of a copy overlap");
         memcpy(to, from, bytes);
@@ -260,10 +259,7 @@ extern "C" cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cu
 {
     MAY_FAIL();
     check_range(memory, bytes, true, "memset past the end");
-    return submit(stream, [=]() {
-        unlocked open;
-        memset(memory, value, bytes);
-    });
+    return submit(stream, [=]() { memset(memory, value, bytes); });
 }
 
 extern "C" cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
@@ -419,6 +415,12 @@ extern "C" cudaError_t cudaSetDevice(int device)
     return cudaSuccess;
 }
 
+extern "C" cudaError_t cudaGetDevice(int *device)
+{
+    *device = current_device;
+    return cudaSuccess;
+}
+
 extern "C" cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
     memset(properties, 0, sizeof *properties);
@@ -554,36 +556,42 @@ static void resume(coroutine *c)
     FINISH_SWITCH(scheduler_fake);
 }
 
-/* Opens the barriers that everybody who is not finished has reached. Returns whether any was. */
-static bool open_barriers(int count)
+static int count_at(int begin, int end, state at)
 {
-    bool opened = false;
-    int at_block = 0, finished = 0;
-    for (int i = 0; i < count; i++) {
-        at_block += threads[i].at == AT_BLOCK;
-        finished += threads[i].at == FINISHED;
+    int count = 0;
+    for (int i = begin; i < end; i++)
+        count += threads[i].at == at;
+    return count;
+}
+
+/* Opens a barrier that all of these threads who are not finished have reached. Returns whether it was. */
+static bool open_barrier(int begin, int end, state at)
+{
+    const int waiting = count_at(begin, end, at);
+    if (waiting == 0 || waiting + count_at(begin, end, FINISHED) < end - begin)
+        return false;
+    for (int i = begin; i < end; i++)
+        if (threads[i].at == at)
+            threads[i].at = READY;
+    return true;
+}
+
+/* One warp until all of its threads wait for the block, or are finished; then the next. */
+static void run_warps(int count, bool *backwards)
+{
+    const int warps = (count + WARP - 1) / WARP;
+    const bool last_first = *backwards;
+    for (int k = 0; k < warps; k++) {
+        const int begin = (last_first ? warps - 1 - k : k) * WARP, end = std::min(begin + WARP, count);
+        do {
+            for (int i = begin; i < end; i++) {
+                coroutine *c = &threads[*backwards ? begin + end - 1 - i : i];
+                if (c->at == READY)
+                    resume(c);
+            }
+            *backwards = !*backwards;
+        } while (open_barrier(begin, end, AT_WARP));
     }
-    if (at_block > 0 && at_block + finished == count) {
-        for (int i = 0; i < count; i++)
-            if (threads[i].at == AT_BLOCK)
-                threads[i].at = READY;
-        return true;
-    }
-    for (int warp = 0; warp * WARP < count; warp++) {
-        const int begin = warp * WARP, end = std::min(begin + WARP, count);
-        int waiting = 0, gone = 0;
-        for (int i = begin; i < end; i++) {
-            waiting += threads[i].at == AT_WARP;
-            gone += threads[i].at == FINISHED;
-        }
-        if (waiting == 0 || waiting + gone < end - begin)
-            continue;
-        for (int i = begin; i < end; i++)
-            if (threads[i].at == AT_WARP)
-                threads[i].at = READY;
-        opened = true;
-    }
-    return opened;
 }
 
 static void run_block(int count)
@@ -596,13 +604,9 @@ static void run_block(int count)
     }
     bool backwards = false;
     do {
-        for (int k = 0; k < count; k++) {
-            coroutine *c = &threads[backwards ? count - 1 - k : k];
-            if (c->at == READY)
-                resume(c);
-        }
+        run_warps(count, &backwards);
         backwards = !backwards;
-    } while (open_barriers(count));
+    } while (open_barrier(0, count, AT_BLOCK));
     for (int i = 0; i < count; i++)
         if (threads[i].at != FINISHED || !pending[i].empty()) {
             threadIdx = threads[i].index;
@@ -623,7 +627,6 @@ cudaError_t fb_emulator_launch(dim3 grid, dim3 block, cudaStream_t stream, std::
     else
         launches++;
     return submit(stream, [=]() {
-        unlocked open;
         gridDim = grid;
         blockDim = block;
         body = &thread;
