@@ -17,22 +17,20 @@ static inline float fb_emulated_bf16(unsigned pair, int half)
 static inline void fb_mma_bf16(float d[4], const unsigned a[4], const unsigned b[2])
 {
     const int lane = fb_emulator_lane(), group = lane >> 2, pair = lane & 3;
-    const unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
-    const unsigned(*all)[FB_EMULATOR_WORDS] = fb_emulator_share(mine, 6);
-    float sum[4];
-    for (int r = 0; r < 4; r++) {
-        const int row = group + 8 * (r >> 1), column = 2 * pair + (r & 1);
-        sum[r] = d[r];
-        for (int k = 0; k < 16; k++) {
-            const int upper = k >> 3, holder = (k & 7) / 2;
-            const unsigned left = all[(row & 7) * 4 + holder][(row >> 3) + 2 * upper];
-            const unsigned right = all[column * 4 + holder][4 + upper];
-            sum[r] += fb_emulated_bf16(left, k & 1) * fb_emulated_bf16(right, k & 1);
+    fb_emulator_matrices *m = fb_emulator_warp_matrices();
+    for (int half = 0; half < 2; half++) {
+        const int k = 2 * pair + half;
+        for (int upper = 0; upper < 2; upper++) {
+            m->a[group][k + 8 * upper] = fb_emulated_bf16(a[2 * upper], half);
+            m->a[group + 8][k + 8 * upper] = fb_emulated_bf16(a[2 * upper + 1], half);
+            m->b[group][k + 8 * upper] = fb_emulated_bf16(b[upper], half);
         }
     }
     __syncwarp();
-    for (int r = 0; r < 4; r++)
-        d[r] = sum[r];
+    for (int k = 0; k < 16; k++)
+        for (int r = 0; r < 4; r++)
+            d[r] += m->a[group + 8 * (r >> 1)][k] * m->b[2 * pair + (r & 1)][k];
+    __syncwarp();
 }
 
 static inline void fb_mma_bf16_k8(float d[4], const unsigned a[2], unsigned b)
