@@ -12,22 +12,45 @@
 /* Warp 3 g + dz of a block has the 9 taps of dz, and half g of the tile's rows. */
 enum { GROUPS = 2, THREADS = 3 * 32 * GROUPS };
 
-/* Fragments of the three shifts of one row of x: a[dx] are voxels 0..7 and 8..15 of the first plane, then of the second.
- * `row` is the lane's own address: voxel lane % 16, and for the upper half of the warp the second plane or, with one
- * plane, the shift dx = 1. */
-template <int S, int PLANES>
-static __device__ __forceinline__ void load_shifts(unsigned a[3][2 * PLANES], const uint4 *row)
+/* What an instruction takes of x are 16 rows of 16 voxels, in four neighbouring registers: 8 channels twice, made by one
+ * load and never taken apart. Lanes 8..15 and 24..31 name the voxels of the second 8 rows, lanes 16..31 voxels 8..15. */
+static __device__ __forceinline__ int lane_voxel(int lane)
 {
-    if constexpr (PLANES == 2) {
+    return lane % 8 + lane / 16 * 8;
+}
+
+static __device__ __forceinline__ int lane_upper(int lane)
+{
+    return lane / 8 % 2;
+}
+
+/* The operands of the 9 taps of one row of dy and, as rows[r % 3], of the rows r of x that it meets.
+ * Two planes: dx[..] is a shift, 16 channels. One plane, 8 channels twice: near is shifts 0 and 1; far is shift 2 of row r
+ * and of row r + 1. */
+template <int PLANES> struct operands;
+template <> struct operands<2> {
+    unsigned dx[3][4];
+};
+template <> struct operands<1> {
+    unsigned near[4], far[4];
+};
+
+/* Loads row r = `row` of x; `mine` is the lane's voxel of row 0. The last row has none behind it: far's second half is
+ * then whatever lies there, and products with it are thrown away. */
+template <typename TILE, bool LAST>
+static __device__ __forceinline__ void load_row(operands<2> *a, const uint4 *mine, int upper, int row)
+{
 #pragma unroll
-        for (int dx = 0; dx < 3; dx++)
-            fb_load_4_t(a[dx], row + conv_tile<S, 1, 1>::column(dx));
-    } else {
-        unsigned two[4];
-        fb_load_4_t(two, row);
-        a[0][0] = two[0], a[0][1] = two[1], a[1][0] = two[2], a[1][1] = two[3];
-        fb_load_2_t(a[2], row + conv_tile<S, 1, 1>::column(2));
-    }
+    for (int dx = 0; dx < 3; dx++)
+        fb_load_4_t(a->dx[dx], mine + row * TILE::WIDTH + TILE::column(dx) + upper * TILE::PLANE);
+}
+
+template <typename TILE, bool LAST>
+static __device__ __forceinline__ void load_row(operands<1> *a, const uint4 *mine, int upper, int row)
+{
+    static_assert(TILE::PLANE > TILE::VOXELS, "the last load reads one voxel more");
+    fb_load_4_t(a->near, mine + row * TILE::WIDTH + upper * TILE::column(1));
+    fb_load_4_t(a->far, mine + row * TILE::WIDTH + TILE::column(2) + upper * (LAST ? TILE::column(1) : TILE::WIDTH));
 }
 
 /* Fragments of one row of dy: b[n-tile] are voxels 0..7 and 8..15. */
@@ -42,26 +65,21 @@ template <int NT> static __device__ __forceinline__ void load_gradient(unsigned 
     }
 }
 
-/* acc += 16 voxels, for 9 taps whose rows of x are a[dy]. One plane: a product holds taps t and t + 1, the last tap 8
- * and zeros. Two planes: a product holds 16 channels of a tap. */
-template <int NT, int PLANES, int PRODUCTS>
-static __device__ __forceinline__ void multiply_row(float acc[PRODUCTS][NT][4], const unsigned *const a[9],
-                                                    const unsigned b[NT][2])
+/* acc += 16 voxels: the operands of product m of the row of dy whose first row of x is r */
+static __device__ __forceinline__ const unsigned *product_of(const operands<2> rows[3], int m, int r)
 {
-#pragma unroll
-    for (int m = 0; m < PRODUCTS; m++) {
-        unsigned rows[4];
-        if constexpr (PLANES == 2) {
-            rows[0] = a[m][0], rows[1] = a[m][2], rows[2] = a[m][1], rows[3] = a[m][3];
-        } else {
-            const bool two = m < 4;
-            rows[0] = a[2 * m][0], rows[1] = two ? a[two ? 2 * m + 1 : 8][0] : 0;
-            rows[2] = a[2 * m][1], rows[3] = two ? a[two ? 2 * m + 1 : 8][1] : 0;
-        }
-#pragma unroll
-        for (int j = 0; j < NT; j++)
-            fb_mma_bf16(acc[m][j], rows, b[j]);
-    }
+    return rows[(r + m / 3) % 3].dx[m % 3];
+}
+
+static __device__ __forceinline__ const unsigned *product_of(const operands<1> rows[3], int m, int r)
+{
+    return m < 3 ? rows[(r + m) % 3].near : rows[(r + (m == 3 ? 0 : 2)) % 3].far;
+}
+
+/* The tap, without its dz, of the upper or lower 8 rows of product m; -1: none. */
+template <int PLANES> static constexpr __host__ __device__ int tap_of(int m, int upper)
+{
+    return PLANES == 2 ? m : m < 3 ? 3 * m + upper : m == 3 ? 3 * upper + 2 : upper ? -1 : 8;
 }
 
 /* One half of a lane's results of one n-tile: two neighbouring output channels of input channel i */
@@ -80,13 +98,13 @@ static __global__ void __launch_bounds__(THREADS)
 {
     using TILE = conv_tile<S, TZ, TY>;
     using ROWS = conv_rows<TZ, TY>;
-    constexpr int PRODUCTS = PLANES == 2 ? 9 : 5, UPPER = PLANES == 2 ? TILE::PLANE : TILE::column(1);
+    constexpr int PRODUCTS = PLANES == 2 ? 9 : 5;
     FB_SHARED(uint4, x_tile, [PLANES * TILE::PLANE]);
     FB_SHARED(uint4, dy_tile, [NT * ROWS::PLANE]);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, dz = warp % 3, group = warp / 3;
     const int i_blocks = conv_ceil_div(g.c_in, 8 * PLANES);
     const int i0 = (int)blockIdx.y % i_blocks * 8 * PLANES, o0 = (int)blockIdx.y / i_blocks * 8 * NT;
-    const uint4 *x_mine = x_tile + dz * TILE::ROWS_Y * TILE::WIDTH + lane % 16 + lane / 16 * UPPER;
+    const uint4 *x_mine = x_tile + dz * TILE::ROWS_Y * TILE::WIDTH + lane_voxel(lane);
     const uint4 *dy_mine = dy_tile + lane % 16 + lane / 16 * (NT == 2 ? ROWS::PLANE : 0);
     const int share = conv_ceil_div(tiles, (int)gridDim.x), begin = (int)blockIdx.x * share;
     const int end = begin + share < tiles ? begin + share : tiles;
@@ -99,20 +117,23 @@ static __global__ void __launch_bounds__(THREADS)
         __syncthreads();
 #pragma unroll 1
         for (int z = group * (TZ / GROUPS); z < (group + 1) * (TZ / GROUPS) && z0 + z < g.out[0]; z++) {
-            unsigned rows[3][3][2 * PLANES]; /* by row of x modulo 3 */
+            operands<PLANES> rows[3]; /* by row of x modulo 3 */
+            const uint4 *x_plane = x_mine + z * S * TILE::ROWS_Y * TILE::WIDTH;
 #pragma unroll
             for (int y = 0; y < TY; y++) {
                 unsigned b[NT][2];
-                const unsigned *a[9];
 #pragma unroll
                 for (int r = y == 0 ? 0 : 3 - S; r < 3; r++)
-                    load_shifts<S, PLANES>(rows[(y * S + r) % 3],
-                                           x_mine + (z * S * TILE::ROWS_Y + y * S + r) * TILE::WIDTH);
+                    if (y < TY - 1 || r < 2)
+                        load_row<TILE, false>(&rows[(y * S + r) % 3], x_plane, lane_upper(lane), y * S + r);
+                    else
+                        load_row<TILE, true>(&rows[(y * S + r) % 3], x_plane, lane_upper(lane), y * S + r);
                 load_gradient<NT>(b, dy_mine + (z * TY + y) * 16);
 #pragma unroll
-                for (int tap = 0; tap < 9; tap++)
-                    a[tap] = rows[(y * S + tap / 3) % 3][tap % 3];
-                multiply_row<NT, PLANES, PRODUCTS>(acc, a, b);
+                for (int m = 0; m < PRODUCTS; m++)
+#pragma unroll
+                    for (int j = 0; j < NT; j++)
+                        fb_mma_bf16(acc[m][j], product_of(rows, m, y * S), b[j]);
             }
         }
         __syncthreads();
@@ -122,12 +143,10 @@ static __global__ void __launch_bounds__(THREADS)
     for (int m = 0; m < PRODUCTS; m++)
 #pragma unroll
         for (int j = 0; j < NT; j++) {
-            const int i = i0 + lane / 4, o = o0 + 8 * j + (lane & 3) * 2, tap = dz * 9 + (PLANES == 2 ? m : 2 * m);
-            store_pair(&g, partial, tap, i, o, acc[m][j]);
-            if (PLANES == 2)
-                store_pair(&g, partial, tap, i + 8, o, acc[m][j] + 2);
-            else if (m < 4)
-                store_pair(&g, partial, tap + 1, i, o, acc[m][j] + 2);
+            const int i = i0 + lane / 4, o = o0 + 8 * j + (lane & 3) * 2;
+            store_pair(&g, partial, dz * 9 + tap_of<PLANES>(m, 0), i, o, acc[m][j]);
+            if (tap_of<PLANES>(m, 1) >= 0)
+                store_pair(&g, partial, dz * 9 + tap_of<PLANES>(m, 1), i + 8 * (PLANES - 1), o, acc[m][j] + 2);
         }
 }
 
@@ -174,7 +193,7 @@ static __global__ void __launch_bounds__(POINT_THREADS)
     const int i0 = (int)blockIdx.y % i_blocks * 16 * MT, o0 = (int)blockIdx.y / i_blocks * 8 * NT;
     const int share = conv_ceil_div(stages, (int)gridDim.x), begin = (int)blockIdx.x * share;
     const int end = begin + share < stages ? begin + share : stages;
-    const uint4 *x_mine = x_tile + lane % 16 + lane / 16 * POINT_PLANE;
+    const uint4 *x_mine = x_tile + lane_voxel(lane) + lane_upper(lane) * POINT_PLANE;
     const uint4 *dy_mine = dy_tile + lane % 16 + lane / 16 * (NT > 1 ? POINT_PLANE : 0);
     float acc[MT][NT][4] = {};
     for (int stage = begin; stage < end; stage++) {
@@ -194,9 +213,8 @@ static __global__ void __launch_bounds__(POINT_THREADS)
                     load_gradient<2>(b + j, dy_mine + j * POINT_PLANE + v);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                unsigned two[4];
-                fb_load_4_t(two, x_mine + 2 * m * POINT_PLANE + v);
-                const unsigned rows[4] = {two[0], two[2], two[1], two[3]};
+                unsigned rows[4];
+                fb_load_4_t(rows, x_mine + 2 * m * POINT_PLANE + v);
 #pragma unroll
                 for (int j = 0; j < NT; j++)
                     fb_mma_bf16(acc[m][j], rows, b[j]);
