@@ -187,7 +187,7 @@ template <int Z, int Y> struct conv_rows {
 
 /* Starts the copy of planes of 8 channels from channel `first` on of the tile whose corner is (z0, y0, x0), which may
  * lie outside; outside is zero. All THREADS of the block take part. x (extent, channels) */
-template <typename TILE, int PLANES, int THREADS>
+template <typename TILE, int PLANES, int THREADS, bool MAY_BE_FOUR = false>
 static __device__ __forceinline__ void conv_fill(uint4 *tile, const int extent[3], int channels, int first, int z0,
                                                  int y0, int x0, const uint4 *x)
 {
@@ -197,12 +197,13 @@ static __device__ __forceinline__ void conv_fill(uint4 *tile, const int extent[3
     const bool line_inside = (unsigned)px < (unsigned)extent[2] && c < channels;
     if (thread >= LINES * LINE)
         return;
+#pragma unroll 2
     for (int row = thread / LINE; row < TILE::ROWS_Z * TILE::ROWS_Y; row += LINES) {
         const int pz = z0 + row / TILE::ROWS_Y, py = y0 + row % TILE::ROWS_Y;
         const bool inside = line_inside && (unsigned)pz < (unsigned)extent[0] && (unsigned)py < (unsigned)extent[1];
         const char *from = (const char *)x + (inside ? 2 * (conv_at(extent, channels, pz, py, px) + c) : 0);
         uint4 *to = tile + plane * TILE::PLANE + row * TILE::WIDTH + TILE::column(v);
-        if (channels == 4) { /* the first layer's input: four channels of zeros behind them */
+        if (MAY_BE_FOUR && channels == 4) { /* the first layer's input: four channels of zeros behind them */
             fb_copy_8(to, from, inside);
             ((uint2 *)to)[1] = uint2{0, 0};
         } else {

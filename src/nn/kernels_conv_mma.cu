@@ -17,56 +17,70 @@
  *   far[i]    rows 2 i and 2 i + 1 at dx 2
  * The lane's own addresses: voxel lane % 16 of row 0, in the upper half of the warp one shift further (near), one row
  * further (far). */
-template <int S, int ROWS, int PITCH>
-static __device__ __forceinline__ void load_rows(unsigned near[ROWS][4], unsigned far[(ROWS + 1) / 2][4],
-                                                 const uint4 *near_row, const uint4 *far_row)
+template <int ROWS> struct fragments {
+    unsigned near[ROWS][4], far[(ROWS + 1) / 2][4];
+};
+
+/* Loads the rows of `near` that dy is the first to need. */
+template <int S, int MY, int PITCH, int ROWS>
+static __device__ __forceinline__ void load_near(fragments<ROWS> *a, int dy, const uint4 *near_row)
 {
 #pragma unroll
-    for (int r = 0; r < ROWS; r++)
-        fb_load_4(near[r], near_row + r * PITCH);
+    for (int my = 0; my < MY; my++)
+        if (dy == 0 || my == MY - 1 || (S == 2 && dy == 1))
+            fb_load_4(a->near[my * S + dy], near_row + (my * S + dy) * PITCH);
+}
+
+template <int PITCH, int ROWS>
+static __device__ __forceinline__ void load_far(fragments<ROWS> *a, const uint4 *far_row)
+{
 #pragma unroll
     for (int r = 0; r < ROWS; r += 2)
         if (r + 1 < ROWS)
-            fb_load_4(far[r / 2], far_row + r * PITCH);
+            fb_load_4(a->far[r / 2], far_row + r * PITCH);
         else
-            fb_load_2(far[r / 2], far_row + r * PITCH);
+            fb_load_2(a->far[r / 2], far_row + r * PITCH);
 }
 
 /* acc += the 9 taps of one dz for MY output rows: four products of two taps and one of one. Output row my reads rows
- * S my .. S my + 2: at dx 2 these are a pair and a single one, or a single one and a pair. */
-template <int S, int NT, int MY, int ROWS>
-static __device__ __forceinline__ void multiply_plane(float acc[MY][NT][4], const unsigned near[ROWS][4],
-                                                      const unsigned far[(ROWS + 1) / 2][4], const unsigned *w,
+ * S my .. S my + 2: at dx 2 these are a pair and a single one, or a single one and a pair. `first`: a is to be loaded. */
+template <int S, int NT, int MY, int PITCH, int ROWS>
+static __device__ __forceinline__ void multiply_plane(float acc[MY][NT][4], fragments<ROWS> *a, bool first,
+                                                      const uint4 *near_row, const uint4 *far_row, const unsigned *w,
                                                       int lane)
 {
-    unsigned b[NT][2], c[NT][2];
+    unsigned b[NT][2];
 #pragma unroll
     for (int dy = 0; dy < 3; dy++) {
         conv_load_step<NT>(b, w + dy * 64 * NT, lane);
+        if (first)
+            load_near<S, MY, PITCH>(a, dy, near_row);
 #pragma unroll
         for (int my = 0; my < MY; my++)
 #pragma unroll
             for (int j = 0; j < NT; j++)
-                fb_mma_bf16(acc[my][j], near[my * S + dy], b[j]);
+                fb_mma_bf16(acc[my][j], a->near[my * S + dy], b[j]);
     }
+    if (first)
+        load_far<PITCH>(a, far_row);
     conv_load_step<NT>(b, w + 3 * 64 * NT, lane); /* dy 0, dy 1 */
-    conv_load_step<NT>(c, w + 4 * 64 * NT, lane); /* dy 1, dy 2 */
 #pragma unroll
     for (int my = 0; my < MY; my++)
 #pragma unroll
         for (int j = 0; j < NT; j++)
             if (my * S % 2 == 0)
-                fb_mma_bf16(acc[my][j], far[my * S / 2], b[j]);
+                fb_mma_bf16(acc[my][j], a->far[my * S / 2], b[j]);
             else
-                fb_mma_bf16(acc[my][j], far[(my * S + 1) / 2], c[j]);
+                fb_mma_bf16_k8(acc[my][j], a->far[my * S / 2] + 2, b[j][0]);
+    conv_load_step<NT>(b, w + 4 * 64 * NT, lane); /* dy 1, dy 2 */
 #pragma unroll
     for (int my = 0; my < MY; my++)
 #pragma unroll
         for (int j = 0; j < NT; j++)
             if (my * S % 2 == 0)
-                fb_mma_bf16_k8(acc[my][j], far[my * S / 2 + 1], c[j][1]);
+                fb_mma_bf16_k8(acc[my][j], a->far[my * S / 2 + 1], b[j][1]);
             else
-                fb_mma_bf16_k8(acc[my][j], far[my * S / 2] + 2, b[j][0]);
+                fb_mma_bf16(acc[my][j], a->far[(my * S + 1) / 2], b[j]);
 }
 
 /* acc += one chunk of 8 input channels, all 27 taps */
@@ -74,24 +88,25 @@ template <int S, int NT, int MZ, int MY, typename TILE>
 static __device__ __forceinline__ void multiply_chunk(float acc[MZ][MY][NT][4], const uint4 *near_row,
                                                       const uint4 *far_row, const unsigned *w, int lane)
 {
-    constexpr int ROWS = (MY - 1) * S + 3;
 #pragma unroll
     for (int zi = 0; zi < (MZ - 1) * S + 3; zi++) {
-        unsigned near[ROWS][4], far[(ROWS + 1) / 2][4];
+        fragments<(MY - 1) * S + 3> a;
         const int plane = zi * TILE::ROWS_Y * TILE::WIDTH;
-        load_rows<S, ROWS, TILE::WIDTH>(near, far, near_row + plane, far_row + plane);
+        bool first = true;
 #pragma unroll
         for (int mz = 0; mz < MZ; mz++)
-            if (zi - mz * S >= 0 && zi - mz * S < 3)
-                multiply_plane<S, NT, MY, ROWS>(acc[mz], near, far,
-                                                w + (zi - mz * S) * CONV_PLANE_STEPS * 64 * NT, lane);
+            if (zi - mz * S >= 0 && zi - mz * S < 3) {
+                multiply_plane<S, NT, MY, TILE::WIDTH>(acc[mz], &a, first, near_row + plane, far_row + plane,
+                                                       w + (zi - mz * S) * CONV_PLANE_STEPS * 64 * NT, lane);
+                first = false;
+            }
     }
 }
 
 /* One block: (MZ WZ) x (MY WY) rows of 16 output voxels, 8 NT output channels; a warp MZ x MY rows. PLANES chunks of 8
  * input channels lie in shared memory at once. x (in, c_in), y (out, c_out), w as conv_packing says. */
-template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY>
-static __global__ void __launch_bounds__(32 * WZ * WY, (NT == 1 ? 24 : 16) / (WZ * WY))
+template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY, int MIN_BLOCKS>
+static __global__ void __launch_bounds__(32 * WZ * WY, MIN_BLOCKS)
     conv3(conv_geometry g, int tiles_y, int tiles_x, const uint4 *x, const unsigned *w, __nv_bfloat16 *y)
 {
     using TILE = conv_tile<S, MZ * WZ, MY * WY>;
@@ -108,7 +123,8 @@ static __global__ void __launch_bounds__(32 * WZ * WY, (NT == 1 ? 24 : 16) / (WZ
     const bool works = z0 + wz < g.out[0] && y0 + wy < g.out[1];
     float acc[MZ][MY][NT][4] = {};
     for (int chunk = 0; chunk < chunks; chunk += PLANES) {
-        conv_fill<TILE, PLANES, 32 * WZ * WY>(tile, g.in, g.c_in, 8 * chunk, z0 * S - 1, y0 * S - 1, x0 * S - 1, x);
+        conv_fill<TILE, PLANES, 32 * WZ * WY, PLANES == 1>(tile, g.in, g.c_in, 8 * chunk, z0 * S - 1, y0 * S - 1,
+                                                           x0 * S - 1, x);
         fb_copy_wait();
         __syncthreads();
         if (works)
@@ -131,13 +147,13 @@ static __global__ void __launch_bounds__(32 * WZ * WY, (NT == 1 ? 24 : 16) / (WZ
             }
 }
 
-template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY>
+template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY, int MIN_BLOCKS>
 static cudaError_t launch_conv3(const conv_geometry *g, int blocks, const unsigned *w, const void *x, void *y,
                                 cudaStream_t stream)
 {
     const int tiles_z = conv_ceil_div(g->out[0], MZ * WZ), tiles_y = conv_ceil_div(g->out[1], MY * WY);
     const int tiles_x = conv_ceil_div(g->out[2], 16);
-    return conv_launch(conv3<S, PLANES, NT, MZ, MY, WZ, WY>,
+    return conv_launch(conv3<S, PLANES, NT, MZ, MY, WZ, WY, MIN_BLOCKS>,
                        dim3((unsigned)(tiles_z * tiles_y * tiles_x), (unsigned)blocks), 32 * WZ * WY, stream, *g,
                        tiles_y, tiles_x, (const uint4 *)x, w, (__nv_bfloat16 *)y);
 }
@@ -256,14 +272,14 @@ static cudaError_t launch_scatter(const conv_geometry *g, int blocks, const unsi
 typedef cudaError_t launcher(const conv_geometry *g, int blocks, const unsigned *w, const void *x, void *y,
                              cudaStream_t stream);
 
-/* By n-tiles: 1, 2, 4. Shared memory holds one chunk of 8 channels of 8 x 8 rows, or two of 4 x 8; with stride 2 one of
- * 2 x 4 output rows. */
-static launcher *const one_chunk[] = {launch_conv3<1, 1, 1, 2, 4, 4, 2>, launch_conv3<1, 1, 2, 2, 4, 4, 2>,
-                                      launch_conv3<1, 1, 4, 1, 4, 4, 2>};
-static launcher *const two_chunks[] = {launch_conv3<1, 2, 1, 2, 4, 2, 2>, launch_conv3<1, 2, 2, 2, 4, 2, 2>,
-                                       launch_conv3<1, 2, 4, 1, 4, 4, 2>};
-static launcher *const stride_two[] = {launch_conv3<2, 1, 1, 1, 2, 2, 2>, launch_conv3<2, 1, 2, 1, 2, 2, 2>,
-                                       launch_conv3<2, 1, 4, 1, 2, 2, 2>};
+/* By n-tiles: 1, 2, 4. Where the results take 64 registers of a lane, a block has 4 warps: 3 blocks share a multiprocessor
+ * then. The last number is what keeps the compiler from more registers than so many blocks have. */
+static launcher *const one_chunk[] = {launch_conv3<1, 1, 1, 2, 4, 4, 2, 3>, launch_conv3<1, 1, 2, 2, 4, 2, 2, 3>,
+                                      launch_conv3<1, 1, 4, 1, 4, 4, 1, 3>};
+static launcher *const two_chunks[] = {launch_conv3<1, 2, 1, 2, 4, 2, 2, 4>, launch_conv3<1, 2, 2, 2, 4, 2, 2, 3>,
+                                       launch_conv3<1, 2, 4, 1, 4, 4, 1, 3>};
+static launcher *const stride_two[] = {launch_conv3<2, 1, 1, 1, 2, 2, 2, 6>, launch_conv3<2, 1, 2, 1, 2, 2, 2, 4>,
+                                       launch_conv3<2, 1, 4, 1, 2, 2, 2, 3>};
 
 cudaError_t conv_mma_apply(const fb_conv_shape *s, conv_direction direction, const unsigned *packed, const void *x,
                            void *y, cudaStream_t stream)

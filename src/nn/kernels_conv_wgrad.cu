@@ -111,7 +111,7 @@ static __global__ void __launch_bounds__(THREADS)
     float acc[PRODUCTS][NT][4] = {};
     for (int t = begin; t < end; t++) {
         const int x0 = t % tiles_x * 16, y0 = t / tiles_x % tiles_y * TY, z0 = t / tiles_x / tiles_y * TZ;
-        conv_fill<TILE, PLANES, THREADS>(x_tile, g.in, g.c_in, i0, z0 * S - 1, y0 * S - 1, x0 * S - 1, x);
+        conv_fill<TILE, PLANES, THREADS, PLANES == 1>(x_tile, g.in, g.c_in, i0, z0 * S - 1, y0 * S - 1, x0 * S - 1, x);
         conv_fill<ROWS, NT, THREADS>(dy_tile, g.out, g.c_out, o0, z0, y0, x0, dy);
         fb_copy_wait();
         __syncthreads();
