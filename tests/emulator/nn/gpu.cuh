@@ -19,15 +19,20 @@ static inline void fb_mma_bf16(float d[4], const unsigned a[4], const unsigned b
     const int lane = fb_emulator_lane(), group = lane >> 2, pair = lane & 3;
     const unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     const unsigned(*all)[FB_EMULATOR_WORDS] = fb_emulator_share(mine, 6);
-    float sum[4];
-    for (int r = 0; r < 4; r++) {
-        const int row = group + 8 * (r >> 1), column = 2 * pair + (r & 1);
-        sum[r] = d[r];
-        for (int k = 0; k < 16; k++) {
-            const int upper = k >> 3, holder = (k & 7) / 2;
-            const unsigned left = all[(row & 7) * 4 + holder][(row >> 3) + 2 * upper];
-            const unsigned right = all[column * 4 + holder][4 + upper];
-            sum[r] += fb_emulated_bf16(left, k & 1) * fb_emulated_bf16(right, k & 1);
+    float sum[4] = {d[0], d[1], d[2], d[3]};
+#pragma GCC unroll 8
+    for (int word = 0; word < 8; word++) { /* k = 2 word, 2 word + 1 */
+        const int upper = word / 4, holder = word % 4;
+        const unsigned *left = all[group * 4 + holder] + 2 * upper;
+        const unsigned *right = all[pair * 8 + holder] + 4 + upper, *next = all[pair * 8 + 4 + holder] + 4 + upper;
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            const float low = fb_emulated_bf16(left[0], half), high = fb_emulated_bf16(left[1], half);
+            const float one = fb_emulated_bf16(*right, half), two = fb_emulated_bf16(*next, half);
+            sum[0] += low * one;
+            sum[1] += low * two;
+            sum[2] += high * one;
+            sum[3] += high * two;
         }
     }
     __syncwarp();
