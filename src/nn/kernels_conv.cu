@@ -4,7 +4,7 @@
  */
 #include "nn/kernels_conv.cuh"
 
-/* --- shapes --------------------------------------------------------------------------------------------------- */
+/* --- shapes ------------------------------------------------------------------------------------------------ */
 
 static bool is_logits(const fb_conv_shape *s)
 {
@@ -47,7 +47,7 @@ conv_geometry conv_geometry_of(const fb_conv_shape *s, conv_direction direction)
     return g;
 }
 
-/* --- packed weights --------------------------------------------------------------------------------------------- */
+/* --- packed weights ---------------------------------------------------------------------------------------- */
 
 /* Backward data of stride 2 has a kernel of its own, for kernel 1 too. */
 static bool is_scattered(const fb_conv_shape *s, conv_direction direction)
@@ -135,12 +135,12 @@ static cudaError_t pack_direction(const fb_conv_shape *s, conv_direction directi
     return conv_launch(pack_words, dim3((unsigned)conv_ceil_div(count, 256)), 256, stream, p, count, w, packed);
 }
 
-/* --- partial gradients of the weights ----------------------------------------------------------------------------- */
+/* --- partial gradients of the weights ---------------------------------------------------------------------- */
 
 enum { SUM_ELEMENTS = 32, SUM_SLICES = 16 };
 
-/* dw[o, i, tap] = sum over p of partials[p, tap, i, o]. Warp s of a block adds partials s, s + 16, ... of 32 elements in
- * that order, then the first warp the 16 sums. */
+/* dw[o, i, tap] = sum over p of partials[p, tap, i, o]. Warp s of a block adds partials s, s + 16, ... of 32 elements
+ * in that order, then the first warp the 16 sums. */
 static __global__ void sum_partials(int count, int taps, int c_in, int c_out, const float *partials, float *dw)
 {
     FB_SHARED(float, sums, [SUM_SLICES][SUM_ELEMENTS]);
@@ -170,7 +170,7 @@ static cudaError_t launch_sum(const fb_conv_shape *s, int count, const float *pa
                        stream, count, taps, (int)s->c_in, (int)s->c_out, partials, dw);
 }
 
-/* --- workspace ------------------------------------------------------------------------------------------------------ */
+/* --- workspace --------------------------------------------------------------------------------------------- */
 
 static size_t aligned(size_t bytes)
 {
@@ -210,7 +210,7 @@ static conv_workspace workspace_of(const fb_conv_shape *s, fb_act_type type)
     return at;
 }
 
-/* --- the API ---------------------------------------------------------------------------------------------------------- */
+/* --- the API ----------------------------------------------------------------------------------------------- */
 
 extern "C" size_t fb_cuda_conv_workspace_bytes(const fb_conv_shape *shape, fb_act_type type)
 {

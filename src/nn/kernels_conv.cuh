@@ -24,8 +24,8 @@ enum conv_direction { CONV_FWD, CONV_BWD_DATA };
 /* How weights are packed for the tensor cores: 32-bit words of two input channels, in the order in which the lanes of a
  * warp want them, (block of output channels, chunk of input channels, step, lane, n-tile, 2). An n-tile is 8 output
  * channels, a chunk 8 * words input channels; a step is one instruction, and its two words are the lower and the upper
- * half of its K: two taps of a chunk (words 1), or two words of the only tap. So a lane loads the operands of a step for
- * all n-tiles as one vector, whose neighbours the instruction wants in neighbouring registers.
+ * half of its K: two taps of a chunk (words 1), or two words of the only tap. So a lane loads the operands of a step
+ * for all n-tiles as one vector, whose neighbours the instruction wants in neighbouring registers.
  *
  * Which channels a lane's word holds is chosen so that, of a voxel, a lane reads 2 * words input channels side by side
  * when it reads from global memory (words > 1) and owns 2 * n_tiles output channels side by side in the result: one
@@ -113,7 +113,7 @@ template <int N> static __device__ __forceinline__ void conv_store_row(void *to,
         *(unsigned *)to = v[0];
 }
 
-/* --- the order of the taps ---------------------------------------------------------------------------------- */
+/* --- the order of the taps --------------------------------------------------------------------------------- */
 
 enum { CONV_PLANE_STEPS = 5, CONV_GATHER_STEPS = 3 * CONV_PLANE_STEPS, CONV_SCATTER_STEPS = 14 };
 
@@ -126,9 +126,9 @@ static constexpr __host__ __device__ int conv_gather_tap(int step, int half)
 }
 
 /* Backward data of stride 2: dx at 2 q + (cz, cy, cx) is a sum over the taps k that are 1 where c is 0 (from dy[q]) and
- * even where c is 1 (k = 2 from dy[q], k = 0 from dy[q + 1]). So every tap belongs to one of 8 classes c = 4 cz + 2 cy +
- * cx, a class with n bits has 2^n taps, and the i-th of them reads dy at the offset that spreads the bits of i over those
- * of c. A step is two taps of a class, side by side along the lowest bit of c; class 0 has one. */
+ * even where c is 1 (k = 2 from dy[q], k = 0 from dy[q + 1]). So every tap belongs to one of 8 classes c = 4 cz + 2 cy
+ * + cx, a class with n bits has 2^n taps, and the i-th of them reads dy at the offset that spreads the bits of i over
+ * those of c. A step is two taps of a class, side by side along the lowest bit of c; class 0 has one. */
 static constexpr __host__ __device__ int conv_class_taps(int c)
 {
     return 1 << ((c & 1) + (c >> 1 & 1) + (c >> 2));
@@ -165,12 +165,12 @@ static __host__ __device__ inline int conv_scatter_tap(int step, int half)
     return tap;
 }
 
-/* --- tiles of activations in shared memory, for kernel 3 ---------------------------------------------------- */
+/* --- tiles of activations in shared memory, for kernel 3 --------------------------------------------------- */
 
-/* A tile of Z x Y rows of 16 voxels as a convolution of stride S and kernel 3 reads it, and as it lies in shared memory:
- * planes of 8 channels, 16 bytes a voxel, so that any 8 neighbours of a row fill the 32 banks once. With stride 2 a row
- * holds its even voxels first, then its odd ones: voxels two apart become neighbours. Planes are 4 voxels apart modulo 8,
- * so that copies into two planes at once do not share banks either. */
+/* A tile of Z x Y rows of 16 voxels as a convolution of stride S and kernel 3 reads it, and as it lies in shared
+ * memory: planes of 8 channels, 16 bytes a voxel, so that any 8 neighbours of a row fill the 32 banks once. With stride
+ * 2 a row holds its even voxels first, then its odd ones: voxels two apart become neighbours. Planes are 4 voxels apart
+ * modulo 8, so that copies into two planes at once do not share banks either. */
 template <int S, int Z, int Y> struct conv_tile {
     static constexpr int ROWS_Z = (Z - 1) * S + 3, ROWS_Y = (Y - 1) * S + 3, WIDTH = 15 * S + 3;
     static constexpr int VOXELS = ROWS_Z * ROWS_Y * WIDTH, PLANE = (VOXELS + 3) / 8 * 8 + 4;
@@ -212,7 +212,7 @@ static __device__ __forceinline__ void conv_fill(uint4 *tile, const int extent[3
     }
 }
 
-/* --- host ---------------------------------------------------------------------------------------------------- */
+/* --- host -------------------------------------------------------------------------------------------------- */
 
 template <typename... Expected, typename... Actual>
 static cudaError_t conv_launch(void (*kernel)(Expected...), dim3 grid, unsigned threads, cudaStream_t stream,

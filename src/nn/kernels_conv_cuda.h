@@ -28,8 +28,6 @@
 extern "C" {
 #endif
 
-typedef enum fb_act_type { FB_ACT_F32, FB_ACT_BF16 } fb_act_type;
-
 /* Bytes of packed weights and of the partial sums of bwd_weights; 0 for a shape that the type cannot do. The partial
  * sums take at most 64 MiB, or one copy of the weights where that is more. */
 size_t fb_cuda_conv_workspace_bytes(const fb_conv_shape *shape, fb_act_type type);

@@ -3,13 +3,13 @@
  * Convolutions of kernel 3 in bfloat16 on the tensor cores: forward, and backward data, which for stride 1 is the same
  * kernel with mirrored, transposed weights.
  *
- * Implicit GEMM: M = 16 voxels of a row, N = 8 output channels, K = 8 input channels of one or two taps. With 8 channels
- * nothing is padding. An operand of 16 voxels x 8 channels (a "fragment", two registers a lane) depends on the row of the
- * input and the shift along W only, so a warp loads each once and uses it for all output rows that read it.
+ * Implicit GEMM: M = 16 voxels of a row, N = 8 output channels, K = 8 input channels of one or two taps. With 8
+ * channels nothing is padding. An operand of 16 voxels x 8 channels (a "fragment", two registers a lane) depends on the
+ * row of the input and the shift along W only, so a warp loads each once and uses it for all output rows that read it.
  */
 #include "nn/kernels_conv.cuh"
 
-/* --- gather form: forward with stride 1 or 2, backward data with stride 1 --------------------------------------------- */
+/* --- gather form: forward with stride 1 or 2, backward data with stride 1 ---------------------------------- */
 
 /* The fragments that output rows of one dz need, in the registers that the instructions want them in: a product of two
  * taps takes four neighbouring registers, so a pair of fragments is made once and never taken apart.
@@ -42,8 +42,8 @@ static __device__ __forceinline__ void load_far(fragments<ROWS> *a, const uint4 
             fb_load_2(a->far[r / 2], far_row + r * PITCH);
 }
 
-/* acc += the 9 taps of one dz for MY output rows: four products of two taps and one of one. Output row my reads rows
- * S my .. S my + 2: at dx 2 these are a pair and a single one, or a single one and a pair. `first`: a is to be loaded. */
+/* acc += the 9 taps of one dz for MY output rows: four products of two taps and one of one. Output row my reads rows S
+ * my .. S my + 2: at dx 2 these are a pair and a single one, or a single one and a pair. `first`: a is to be loaded. */
 template <int S, int NT, int MY, int PITCH, int ROWS>
 static __device__ __forceinline__ void multiply_plane(float acc[MY][NT][4], fragments<ROWS> *a, bool first,
                                                       const uint4 *near_row, const uint4 *far_row, const unsigned *w,
@@ -158,7 +158,7 @@ static cudaError_t launch_conv3(const conv_geometry *g, int blocks, const unsign
                        tiles_y, tiles_x, (const uint4 *)x, w, (__nv_bfloat16 *)y);
 }
 
-/* --- backward data of stride 2 --------------------------------------------------------------------------------------------- */
+/* --- backward data of stride 2 ----------------------------------------------------------------------------- */
 
 /* A tile of dy: rows of 16 voxels and the neighbours that they need further along each axis */
 template <int Z, int Y> struct scatter_tile {
@@ -167,8 +167,8 @@ template <int Z, int Y> struct scatter_tile {
     static constexpr __host__ __device__ int column(int x) { return x; }
 };
 
-/* The fragments at the 8 offsets of dy, in the pairs in which the steps want them: side by side along W (x[zy]), along H
- * (y[z], at W 0), along D (z, at H 0, W 0). The lane's address: voxel lane % 16 of the warp's row. */
+/* The fragments at the 8 offsets of dy, in the pairs in which the steps want them: side by side along W (x[zy]), along
+ * H (y[z], at W 0), along D (z, at H 0, W 0). The lane's address: voxel lane % 16 of the warp's row. */
 struct scatter_pairs {
     unsigned x[4][4], y[2][4], z[4];
 };
@@ -267,13 +267,13 @@ static cudaError_t launch_scatter(const conv_geometry *g, int blocks, const unsi
                        SCATTER_THREADS, stream, *g, tiles_y, tiles_x, (const uint4 *)dy, w, (__nv_bfloat16 *)dx);
 }
 
-/* --- which kernel ------------------------------------------------------------------------------------------------------------- */
+/* --- which kernel ------------------------------------------------------------------------------------------ */
 
 typedef cudaError_t launcher(const conv_geometry *g, int blocks, const unsigned *w, const void *x, void *y,
                              cudaStream_t stream);
 
-/* By n-tiles: 1, 2, 4. Where the results take 64 registers of a lane, a block has 4 warps: 3 blocks share a multiprocessor
- * then. The last number is what keeps the compiler from more registers than so many blocks have. */
+/* By n-tiles: 1, 2, 4. Where the results take 64 registers of a lane, a block has 4 warps: 3 blocks share a
+ * multiprocessor then. The last number is what keeps the compiler from more registers than so many blocks have. */
 static launcher *const one_chunk[] = {launch_conv3<1, 1, 1, 2, 4, 4, 2, 3>, launch_conv3<1, 1, 2, 2, 4, 2, 2, 3>,
                                       launch_conv3<1, 1, 4, 1, 4, 4, 1, 3>};
 static launcher *const two_chunks[] = {launch_conv3<1, 2, 1, 2, 4, 2, 2, 4>, launch_conv3<1, 2, 2, 2, 4, 2, 2, 3>,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Convolutions of kernel 1 with bfloat16 activations: a GEMM over voxels on the tensor cores for many channels, and plain
- * kernels for the 3 logits. All of them read and write each activation once.
+ * Convolutions of kernel 1 with bfloat16 activations: a GEMM over voxels on the tensor cores for many channels, and
+ * plain kernels for the 3 logits. All of them read and write each activation once.
  */
 #include "nn/kernels_conv.cuh"
 
-/* --- GEMM over voxels ------------------------------------------------------------------------------------------------- */
+/* --- GEMM over voxels -------------------------------------------------------------------------------------- */
 
 enum { WARPS = 4, M_TILES = 2, BLOCK_VOXELS = 16 * M_TILES * WARPS };
 
@@ -19,8 +19,8 @@ template <int S> static __device__ __forceinline__ int64_t input_of(const conv_g
 }
 
 /* One block: 128 output voxels, 8 NT output channels; a warp 2 m-tiles of 16 voxels. A lane reads its 2 * WORDS
- * channels of a voxel straight from global memory: which channels count as which column of the operand is conv_packing's
- * choice. x (in, c_in), y (out, c_out) */
+ * channels of a voxel straight from global memory: which channels count as which column of the operand is
+ * conv_packing's choice. x (in, c_in), y (out, c_out) */
 template <int S, int WORDS, int NT>
 static __global__ void __launch_bounds__(32 * WARPS)
     point(conv_geometry g, const __nv_bfloat16 *x, const unsigned *w, __nv_bfloat16 *y)
@@ -104,7 +104,7 @@ cudaError_t conv_point_apply(const fb_conv_shape *s, conv_direction direction, c
     return points[s->stride - 1][p.words / 2 - 1][p.n_tiles / 2](&g, p.blocks, packed, x, y, stream);
 }
 
-/* --- the 3 logits --------------------------------------------------------------------------------------------------------- */
+/* --- the 3 logits ------------------------------------------------------------------------------------------ */
 
 enum { LOGITS = 3, THREADS = 256, SLICES = THREADS / 32 };
 

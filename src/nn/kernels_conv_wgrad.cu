@@ -7,13 +7,33 @@
  */
 #include "nn/kernels_conv.cuh"
 
-/* --- kernel 3 ----------------------------------------------------------------------------------------------------------- */
+/* The sums of a block's groups of `threads` threads, in their order, in the first group; COUNT sums a thread. shared
+ * has room for those of all groups but the first. */
+template <int COUNT>
+static __device__ __forceinline__ void add_groups(float *acc, float *shared, int groups, int threads)
+{
+    const int group = (int)threadIdx.x / threads, place = (int)threadIdx.x % threads;
+    if (group > 0)
+#pragma unroll
+        for (int e = 0; e < COUNT; e++)
+            shared[((group - 1) * COUNT + e) * threads + place] = acc[e];
+    __syncthreads();
+    if (group > 0)
+        return;
+    for (int other = 0; other < groups - 1; other++)
+#pragma unroll
+        for (int e = 0; e < COUNT; e++)
+            acc[e] += shared[(other * COUNT + e) * threads + place];
+}
+
+/* --- kernel 3 ---------------------------------------------------------------------------------------------- */
 
 /* Warp 3 g + dz of a block has the 9 taps of dz, and half g of the tile's rows. */
 enum { GROUPS = 2, THREADS = 3 * 32 * GROUPS };
 
-/* What an instruction takes of x are 16 rows of 16 voxels, in four neighbouring registers: 8 channels twice, made by one
- * load and never taken apart. Lanes 8..15 and 24..31 name the voxels of the second 8 rows, lanes 16..31 voxels 8..15. */
+/* What an instruction takes of x are 16 rows of 16 voxels, in four neighbouring registers: 8 channels twice, made by
+ * one load and never taken apart. Lanes 8..15 and 24..31 name the voxels of the second 8 rows, lanes 16..31 voxels
+ * 8..15. */
 static __device__ __forceinline__ int lane_voxel(int lane)
 {
     return lane % 8 + lane / 16 * 8;
@@ -24,9 +44,9 @@ static __device__ __forceinline__ int lane_upper(int lane)
     return lane / 8 % 2;
 }
 
-/* The operands of the 9 taps of one row of dy and, as rows[r % 3], of the rows r of x that it meets.
- * Two planes: dx[..] is a shift, 16 channels. One plane, 8 channels twice: near is shifts 0 and 1; far is shift 2 of row r
- * and of row r + 1. */
+/* The operands of the 9 taps of one row of dy and, as rows[r % 3], of the rows r of x that it meets. Two planes: dx[..]
+ * is a shift, 16 channels. One plane, 8 channels twice: near is shifts 0 and 1; far is shift 2 of row r and of row r +
+ * 1. */
 template <int PLANES> struct operands;
 template <> struct operands<2> {
     unsigned dx[3][4];
@@ -90,8 +110,8 @@ static __device__ __forceinline__ void store_pair(const conv_geometry *g, float 
         *(float2 *)(partial + ((int64_t)tap * g->c_in + i) * g->c_out + o) = float2{two[0], two[1]};
 }
 
-/* The tiles of dy: TZ x TY rows of 16 voxels; y is the fastest-changing coordinate that a warp goes along, so that of the
- * three rows of x that a row of dy meets with stride 1 two are in registers already. */
+/* The tiles of dy: TZ x TY rows of 16 voxels; y is the fastest-changing coordinate that a warp goes along, so that of
+ * the three rows of x that a row of dy meets with stride 1 two are in registers already. */
 template <int S, int PLANES, int NT, int TZ, int TY>
 static __global__ void __launch_bounds__(THREADS)
     wgrad3(conv_geometry g, int tiles, int tiles_y, int tiles_x, const uint4 *x, const uint4 *dy, float *partials)
@@ -138,7 +158,11 @@ static __global__ void __launch_bounds__(THREADS)
         }
         __syncthreads();
     }
-    float *partial = partials + (int64_t)(blockIdx.x * GROUPS + group) * 27 * g.c_in * g.c_out;
+    static_assert((GROUPS - 1) * 96 * sizeof acc <= sizeof x_tile, "the groups' sums fit where x was");
+    add_groups<PRODUCTS * NT * 4>(&acc[0][0][0], (float *)x_tile, GROUPS, 96);
+    if (group > 0)
+        return;
+    float *partial = partials + (int64_t)blockIdx.x * 27 * g.c_in * g.c_out;
 #pragma unroll
     for (int m = 0; m < PRODUCTS; m++)
 #pragma unroll
@@ -150,12 +174,13 @@ static __global__ void __launch_bounds__(THREADS)
         }
 }
 
-/* --- kernel 1 -------------------------------------------------------------------------------------------------------------- */
+/* --- kernel 1 ---------------------------------------------------------------------------------------------- */
 
-enum { POINT_WARPS = 4, POINT_THREADS = 32 * POINT_WARPS, STAGE = 128 /* voxels in shared memory */, POINT_PLANE = 132 };
+/* STAGE voxels are in shared memory at once; planes lie 4 apart modulo 8, as above. */
+enum { POINT_WARPS = 4, POINT_THREADS = 32 * POINT_WARPS, STAGE = 128, POINT_PLANE = 132 };
 
-/* Starts the copy of 128 voxels, PLANES planes of 8 channels from `first` on, of output voxels v0..; stride S is that of
- * the array read. */
+/* Starts the copy of 128 voxels, PLANES planes of 8 channels from `first` on, of output voxels v0..; stride S is that
+ * of the array read. */
 template <int S, int PLANES>
 static __device__ __forceinline__ void fill_voxels(uint4 *tile, const conv_geometry *g, const int extent[3],
                                                    int channels, int first, int v0, const uint4 *x)
@@ -180,14 +205,14 @@ static __device__ __forceinline__ void fill_voxels(uint4 *tile, const conv_geome
     }
 }
 
-/* One block: one share of the voxels (blockIdx.x), 16 MT x 8 NT channels; a warp a quarter of the voxels of each stage,
- * and a partial gradient of its own. */
+/* One block: one share of the voxels (blockIdx.x), 16 MT x 8 NT channels; a warp a quarter of the voxels of each
+ * stage. */
 template <int S, int MT, int NT>
 static __global__ void __launch_bounds__(POINT_THREADS)
     wgrad1(conv_geometry g, int stages, const uint4 *x, const uint4 *dy, float *partials)
 {
-    FB_SHARED(uint4, x_tile, [2 * MT * POINT_PLANE]);
-    FB_SHARED(uint4, dy_tile, [NT * POINT_PLANE]);
+    FB_SHARED(uint4, tiles, [(2 * MT + NT) * POINT_PLANE]);
+    uint4 *x_tile = tiles, *dy_tile = tiles + 2 * MT * POINT_PLANE;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int i_blocks = conv_ceil_div(g.c_in, 16 * MT);
     const int i0 = (int)blockIdx.y % i_blocks * 16 * MT, o0 = (int)blockIdx.y / i_blocks * 8 * NT;
@@ -222,7 +247,11 @@ static __global__ void __launch_bounds__(POINT_THREADS)
         }
         __syncthreads();
     }
-    float *partial = partials + (int64_t)(blockIdx.x * POINT_WARPS + warp) * g.c_in * g.c_out;
+    static_assert((POINT_WARPS - 1) * 32 * sizeof acc <= sizeof tiles, "the warps' sums fit where the voxels were");
+    add_groups<MT * NT * 4>(&acc[0][0][0], (float *)tiles, POINT_WARPS, 32);
+    if (warp > 0)
+        return;
+    float *partial = partials + (int64_t)blockIdx.x * g.c_in * g.c_out;
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -233,27 +262,26 @@ static __global__ void __launch_bounds__(POINT_THREADS)
         }
 }
 
-/* --- which kernel -------------------------------------------------------------------------------------------------------------- */
+/* --- which kernel ------------------------------------------------------------------------------------------ */
 
 /* One of the kernels above, and what one of its blocks covers */
 struct wgrad_plan {
-    int tile[3];       /* voxels of dy; kernel 1: {1, 1, STAGE} of all voxels in a row */
-    int c_in, c_out;   /* channels */
-    int groups;        /* partial gradients that a block leaves */
+    int tile[3];     /* voxels of dy; kernel 1: {1, 1, STAGE} of all voxels in a row */
+    int c_in, c_out; /* channels */
 };
 
 static wgrad_plan plan_of(const fb_conv_shape *s)
 {
     if (s->kernel == 1 && s->c_in <= 16 && s->c_out <= 8)
-        return {{1, 1, STAGE}, 16, 8, POINT_WARPS};
+        return {{1, 1, STAGE}, 16, 8};
     if (s->kernel == 1)
-        return {{1, 1, STAGE}, 32, s->c_out <= 16 ? 16 : 32, POINT_WARPS};
+        return {{1, 1, STAGE}, 32, s->c_out <= 16 ? 16 : 32};
     const int planes = s->c_in <= 8 || s->stride == 2 ? 1 : 2, n_tiles = s->c_out <= 8 ? 1 : 2;
     if (s->stride == 2)
-        return {{2, 4, 16}, 8, 8 * n_tiles, GROUPS};
+        return {{2, 4, 16}, 8, 8 * n_tiles};
     if (planes == 1)
-        return {{8, n_tiles == 1 ? 8 : 4, 16}, 8, 8 * n_tiles, GROUPS};
-    return {{4, n_tiles == 1 ? 8 : 6, 16}, 16, 8 * n_tiles, GROUPS};
+        return {{8, n_tiles == 1 ? 8 : 4, 16}, 8, 8 * n_tiles};
+    return {{4, n_tiles == 1 ? 8 : 6, 16}, 16, 8 * n_tiles};
 }
 
 static int tiles_of(const fb_conv_shape *s, const wgrad_plan *plan, int by_axis[3])
@@ -271,18 +299,17 @@ static int channel_blocks(const fb_conv_shape *s, const wgrad_plan *plan)
     return conv_ceil_div((int)s->c_in, plan->c_in) * conv_ceil_div((int)s->c_out, plan->c_out);
 }
 
-/* Enough shares to fill a large device several times over together with the blocks of channels, and no more: every share
- * costs a partial gradient. The limit counts partial gradients, and at least one block's are allowed. */
+/* Enough shares to fill a large device once, together with the blocks of channels, and no more: every share costs a
+ * partial gradient. A multiprocessor holds four blocks of the smallest kernels, two of the others. */
 int conv_wgrad_partials(const fb_conv_shape *s, int limit)
 {
-    enum { ENOUGH_BLOCKS = 528 };
+    enum { MULTIPROCESSORS = 132 };
     const wgrad_plan plan = plan_of(s);
     int by_axis[3];
-    const int tiles = tiles_of(s, &plan, by_axis), most = conv_ceil_div(ENOUGH_BLOCKS, channel_blocks(s, &plan));
-    int shares = tiles < most ? tiles : most;
-    if (shares > limit / plan.groups)
-        shares = limit / plan.groups;
-    return (shares < 1 ? 1 : shares) * plan.groups;
+    const int tiles = tiles_of(s, &plan, by_axis), resident = s->kernel == 1 || plan.c_in * plan.c_out == 64 ? 4 : 2;
+    const int most = conv_ceil_div(resident * MULTIPROCESSORS, channel_blocks(s, &plan));
+    const int shares = tiles < most ? tiles : most;
+    return shares < limit ? shares : limit;
 }
 
 template <int S, int PLANES, int NT, int TZ, int TY>
@@ -293,7 +320,7 @@ static cudaError_t launch_wgrad3(const fb_conv_shape *s, int count, const void *
     int n[3];
     const int tiles = tiles_of(s, &plan, n);
     return conv_launch(wgrad3<S, PLANES, NT, TZ, TY>,
-                       dim3((unsigned)(count / GROUPS), (unsigned)channel_blocks(s, &plan)), THREADS, stream,
+                       dim3((unsigned)(count), (unsigned)channel_blocks(s, &plan)), THREADS, stream,
                        conv_geometry_of(s, CONV_FWD), tiles, n[1], n[2], (const uint4 *)x, (const uint4 *)dy, partials);
 }
 
@@ -304,7 +331,7 @@ static cudaError_t launch_wgrad1(const fb_conv_shape *s, int count, const void *
     const wgrad_plan plan = plan_of(s);
     int n[3];
     const int stages = tiles_of(s, &plan, n);
-    return conv_launch(wgrad1<S, MT, NT>, dim3((unsigned)(count / POINT_WARPS), (unsigned)channel_blocks(s, &plan)),
+    return conv_launch(wgrad1<S, MT, NT>, dim3((unsigned)(count), (unsigned)channel_blocks(s, &plan)),
                        POINT_THREADS, stream, conv_geometry_of(s, CONV_FWD), stages, (const uint4 *)x,
                        (const uint4 *)dy, partials);
 }

@@ -20,6 +20,8 @@
 #endif
 typedef FB_REAL fb_real;
 
+typedef enum fb_act_type { FB_ACT_F32, FB_ACT_BF16 } fb_act_type;
+
 /* A 3-D convolution without bias, zero padding kernel/2 on each side; output extent = ceil(input extent / stride). */
 typedef struct fb_conv_shape {
     int64_t in[3]; /* D, H, W of the input */
