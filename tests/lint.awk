@@ -75,7 +75,7 @@ function check_mutable(s, head)
 {
     gsub(/[ \t]+/, " ", s)
     sub(/^ ?(__extension__ )?/, "", s)
-    if (s ~ /^(typedef|_Static_assert|[;{}]|$)/ || s ~ /^(struct|union|enum)( [A-Za-z0-9_]+)? ?[;{]/)
+    if (s ~ /^(typedef|_Static_assert|extern ""|[;{}]|$)/ || s ~ /^(struct|union|enum)( [A-Za-z0-9_]+)? ?[;{]/)
         return
     head = s
     sub(/ ?[={;].*/, "", head)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Our own convolutions on the GPU against the reference, which sums in double: float ones at the level of float's
- * roundings, bfloat16 ones given inputs and weights that are bfloat16 already, so that only the order of the sums and one
- * rounding of the result remain. Runs on the emulated GPU and on a real one; uses nothing but the CUDA runtime.
+ * roundings, bfloat16 ones given inputs and weights that are bfloat16 already, so that only the order of the sums and
+ * one rounding of the result remain. Runs on the emulated GPU and on a real one; uses nothing but the CUDA runtime.
  */
 #include "arrays.h"
 #include "nn/kernels_conv_cuda.h"
@@ -11,11 +11,14 @@
 #include <float.h>
 #include <stdbool.h>
 
-/* --- what is computed ------------------------------------------------------------------------------------------------- */
+/* --- what is computed -------------------------------------------------------------------------------------- */
+
+enum { FORWARD = 1, DATA = 2, WEIGHTS = 4, ALL = 7 };
 
 typedef struct conv_case {
     fb_conv_shape shape;
     fb_act_type type;
+    int parts; /* of the above, what to compute */
     int64_t in, out, weights; /* elements of x, y, w */
     float *x, *dy, *w;
 } conv_case;
@@ -50,12 +53,14 @@ static void round_all(int64_t count, float *a)
         a[i] = float_of(bf16_of(a[i]));
 }
 
-static conv_case make_case(const fb_conv_shape *s, fb_act_type type)
+static conv_case make_case(const fb_conv_shape *s, fb_act_type type, int parts)
 {
     int64_t out[3];
     for (int axis = 0; axis < 3; axis++)
         out[axis] = (s->in[axis] + s->stride - 1) / s->stride;
-    conv_case k = {.shape = *s, .type = type, .in = volume(s->in) * s->c_in, .out = volume(out) * s->c_out};
+    conv_case k = {.shape = *s, .type = type, .parts = parts};
+    k.in = volume(s->in) * s->c_in;
+    k.out = volume(out) * s->c_out;
     k.weights = s->c_in * s->c_out * s->kernel * s->kernel * s->kernel;
     k.x = make_random(k.in, 1, -1.0, 1.0);
     k.dy = make_random(k.out, 2, -1.0, 1.0);
@@ -90,14 +95,17 @@ static conv_result run_reference(const conv_case *k)
     fb_conv *conv = NULL;
     must(fb_ops_ref.conv_create(&fb_ops_ref, &k->shape, &conv));
     must(fb_ops_ref.conv_load(conv, k->w));
-    must(fb_ops_ref.conv_fwd(conv, k->x, r.y));
-    must(fb_ops_ref.conv_bwd_data(conv, k->dy, r.dx));
-    must(fb_ops_ref.conv_bwd_weights(conv, k->x, k->dy, r.dw));
+    if (k->parts & FORWARD)
+        must(fb_ops_ref.conv_fwd(conv, k->x, r.y));
+    if (k->parts & DATA)
+        must(fb_ops_ref.conv_bwd_data(conv, k->dy, r.dx));
+    if (k->parts & WEIGHTS)
+        must(fb_ops_ref.conv_bwd_weights(conv, k->x, k->dy, r.dw));
     fb_ops_ref.conv_destroy(&conv);
     return r;
 }
 
-/* --- device memory -------------------------------------------------------------------------------------------------------- */
+/* --- device memory ----------------------------------------------------------------------------------------- */
 
 #define cuda(call) assert_int_equal(call, cudaSuccess)
 
@@ -164,6 +172,20 @@ static float *download(array *a, cudaStream_t stream)
     return out;
 }
 
+static void queue_parts(const conv_case *k, array *w, array *packed, array *partial, const array *x, const array *dy,
+                        array *y, array *dx, array *dw, cudaStream_t stream)
+{
+    const fb_conv_shape *s = &k->shape;
+    cuda(fb_cuda_conv_pack(s, k->type, (const float *)w->first, packed->first, stream));
+    cuda(cudaMemsetAsync(w->first, 0xff, (size_t)k->weights * 4, stream)); /* pack has read it */
+    if (k->parts & FORWARD)
+        cuda(fb_cuda_conv_fwd(s, k->type, packed->first, x->first, y->first, stream));
+    if (k->parts & WEIGHTS)
+        cuda(fb_cuda_conv_bwd_weights(s, k->type, partial->first, x->first, dy->first, (float *)dw->first, stream));
+    if (k->parts & DATA)
+        cuda(fb_cuda_conv_bwd_data(s, k->type, packed->first, dy->first, dx->first, stream));
+}
+
 static conv_result run_device(const conv_case *k)
 {
     const size_t act = k->type == FB_ACT_BF16 ? 2 : 4, of_y = is_logits(k) ? 4 : act;
@@ -178,11 +200,7 @@ static conv_result run_device(const conv_case *k)
     array partial = make_device((int64_t)partial_bytes, 1, 0, stream);
     array y = make_device(k->out, of_y, GUARD_BYTES, stream), dx = make_device(k->in, act, GUARD_BYTES, stream);
     array dw = make_device(k->weights, 4, GUARD_BYTES, stream);
-    cuda(fb_cuda_conv_pack(&k->shape, k->type, (const float *)w.first, packed.first, stream));
-    cuda(cudaMemsetAsync(w.first, 0xff, (size_t)k->weights * 4, stream)); /* pack has read it */
-    cuda(fb_cuda_conv_fwd(&k->shape, k->type, packed.first, x.first, y.first, stream));
-    cuda(fb_cuda_conv_bwd_weights(&k->shape, k->type, partial.first, x.first, dy.first, (float *)dw.first, stream));
-    cuda(fb_cuda_conv_bwd_data(&k->shape, k->type, packed.first, dy.first, dx.first, stream));
+    queue_parts(k, &w, &packed, &partial, &x, &dy, &y, &dx, &dw, stream);
     conv_result r = {download(&y, stream), download(&dx, stream), download(&dw, stream)};
     cuda(cudaFree(x.memory));
     cuda(cudaFree(dy.memory));
@@ -193,17 +211,18 @@ static conv_result run_device(const conv_case *k)
     return r;
 }
 
-/* --- how far off it may be ------------------------------------------------------------------------------------------------- */
+/* --- how far off it may be --------------------------------------------------------------------------------- */
 
-/* Of a sum of n products in float, in any order, relative to the largest result. n/16 additions that chop, as the tensor
- * cores' may, err by no more than n/16 eps of the largest partial sum; 16 eps for what is short. A tap more or less, or
- * two axes exchanged, errs by more than 0.01. */
+/* Of a sum of n products in float, in any order, relative to the largest result. n/16 additions that chop, as the
+ * tensor cores' may, err by no more than n/16 eps of the largest partial sum; 16 eps for what is short. A tap more or
+ * less, or two axes exchanged, errs by more than 0.01. */
 static double sum_bound(int64_t terms)
 {
     return (double)FLT_EPSILON * (16.0 + (double)terms / 16.0);
 }
 
-/* Largest error in units of what is allowed: 2^-8 of the value where it is rounded to bfloat16 (8 bits), and the sum's. */
+/* Largest error in units of what is allowed: 2^-8 of the value where it is rounded to bfloat16 (8 bits), and the
+ * sum's. */
 static double excess_of(int64_t count, const float *got, const float *want, bool rounded, int64_t terms)
 {
     double largest = 0.0, excess = 0.0;
@@ -223,7 +242,7 @@ static void judge(const conv_case *k, const char *what, double excess)
 {
     const fb_conv_shape *s = &k->shape;
     if (!(excess <= 1.0))
-        fail_msg("%s, %s, %lld x %lld x %lld, %lld to %lld channels, kernel %d, stride %d: %.3g times the error allowed",
+        fail_msg("%s, %s, %lld x %lld x %lld, %lld to %lld channels, kernel %d, stride %d: %.3g times the bound",
                  k->type == FB_ACT_BF16 ? "bf16" : "f32", what, (long long)s->in[0], (long long)s->in[1],
                  (long long)s->in[2], (long long)s->c_in, (long long)s->c_out, s->kernel, s->stride, excess);
 }
@@ -233,14 +252,17 @@ static void compare(const conv_case *k, const conv_result *got, const conv_resul
     const fb_conv_shape *s = &k->shape;
     const int64_t taps = s->kernel * s->kernel * s->kernel;
     const bool bf16 = k->type == FB_ACT_BF16;
-    judge(k, "forward", excess_of(k->out, got->y, want->y, bf16 && !is_logits(k), taps * s->c_in));
-    judge(k, "backward data", excess_of(k->in, got->dx, want->dx, bf16, taps * s->c_out));
-    judge(k, "backward weights", excess_of(k->weights, got->dw, want->dw, false, k->out / s->c_out));
+    if (k->parts & FORWARD)
+        judge(k, "forward", excess_of(k->out, got->y, want->y, bf16 && !is_logits(k), taps * s->c_in));
+    if (k->parts & DATA)
+        judge(k, "backward data", excess_of(k->in, got->dx, want->dx, bf16, taps * s->c_out));
+    if (k->parts & WEIGHTS)
+        judge(k, "backward weights", excess_of(k->weights, got->dw, want->dw, false, k->out / s->c_out));
 }
 
-static void check(const fb_conv_shape *s, fb_act_type type)
+static void check(const fb_conv_shape *s, fb_act_type type, int parts)
 {
-    conv_case k = make_case(s, type);
+    conv_case k = make_case(s, type, parts);
     conv_result want = run_reference(&k), got = run_device(&k);
     compare(&k, &got, &want);
     free_result(&want);
@@ -250,11 +272,11 @@ static void check(const fb_conv_shape *s, fb_act_type type)
 
 static void check_both(const fb_conv_shape *s)
 {
-    check(s, FB_ACT_F32);
-    check(s, FB_ACT_BF16);
+    check(s, FB_ACT_F32, ALL);
+    check(s, FB_ACT_BF16, ALL);
 }
 
-/* --- tests --------------------------------------------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------------------- */
 
 /* The tile of the 8-channel kernels is 8 x 8 x 16. */
 static void test_few_channels(void **state)
@@ -315,21 +337,39 @@ static void test_logits(void **state)
     check_both(&(fb_conv_shape){{3, 5, 19}, 24, 3, 1, 1});
 }
 
-/* Enough voxels that a wide block of output channels is worth while, and that a share of them is several tiles. */
-static void test_many_tiles(void **state)
+/* Enough voxels that wide blocks of output channels are worth while: 16 channels, 32. */
+static void test_wide_blocks(void **state)
 {
     (void)state;
-    check(&(fb_conv_shape){{257, 1, 16}, 8, 16, 3, 1}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{513, 3, 2}, 8, 32, 3, 1}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{1, 1025, 2}, 16, 16, 3, 1}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{2, 1040, 2}, 16, 24, 3, 1}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{600, 1, 3}, 4, 32, 3, 2}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{520, 3, 5}, 16, 16, 3, 2}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{1030, 3, 1}, 40, 32, 1, 1}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{1030, 3, 1}, 16, 32, 1, 1}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{1030, 3, 1}, 16, 16, 1, 2}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{1100, 7, 1}, 8, 8, 3, 1}, FB_ACT_BF16);
-    check(&(fb_conv_shape){{33, 16, 17}, 8, 8, 3, 1}, FB_ACT_F32);
+    check(&(fb_conv_shape){{1, 1021, 2}, 8, 32, 3, 1}, FB_ACT_BF16, FORWARD);
+    check(&(fb_conv_shape){{1, 1021, 2}, 4, 64, 3, 1}, FB_ACT_BF16, FORWARD);
+    check(&(fb_conv_shape){{1, 1021, 2}, 16, 32, 3, 1}, FB_ACT_BF16, FORWARD);
+    check(&(fb_conv_shape){{1, 1021, 2}, 56, 16, 3, 1}, FB_ACT_BF16, DATA);
+    check(&(fb_conv_shape){{1, 2041, 2}, 4, 32, 3, 2}, FB_ACT_BF16, FORWARD);
+    check(&(fb_conv_shape){{1, 2041, 2}, 8, 64, 3, 2}, FB_ACT_BF16, FORWARD);
+    check(&(fb_conv_shape){{1, 1021, 3}, 24, 16, 3, 2}, FB_ACT_BF16, DATA);
+    check(&(fb_conv_shape){{1, 1021, 3}, 24, 8, 1, 2}, FB_ACT_BF16, DATA);
+    check(&(fb_conv_shape){{1030, 3, 1}, 40, 32, 1, 1}, FB_ACT_BF16, FORWARD | DATA);
+    check(&(fb_conv_shape){{1030, 3, 1}, 16, 32, 1, 1}, FB_ACT_BF16, FORWARD | DATA);
+    check(&(fb_conv_shape){{1030, 3, 1}, 16, 16, 1, 1}, FB_ACT_BF16, FORWARD | DATA);
+    check(&(fb_conv_shape){{2050, 3, 1}, 40, 16, 1, 2}, FB_ACT_BF16, FORWARD);
+    check(&(fb_conv_shape){{2050, 3, 1}, 16, 32, 1, 2}, FB_ACT_BF16, FORWARD);
+}
+
+/* More tiles than shares, so that a block goes over several, and partial gradients of many blocks. */
+static void test_many_shares(void **state)
+{
+    (void)state;
+    check(&(fb_conv_shape){{1, 4300, 1}, 8, 8, 3, 1}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{1, 2400, 2}, 8, 16, 3, 1}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{1, 4300, 2}, 16, 8, 3, 1}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{1, 1800, 2}, 16, 16, 3, 1}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{1, 4300, 2}, 4, 8, 3, 2}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{1, 2400, 2}, 8, 16, 3, 2}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{70, 1000, 1}, 8, 8, 1, 1}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{70, 1000, 1}, 32, 16, 1, 1}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{70, 1000, 1}, 16, 3, 1, 1}, FB_ACT_BF16, WEIGHTS);
+    check(&(fb_conv_shape){{33, 16, 17}, 8, 8, 3, 1}, FB_ACT_F32, WEIGHTS);
 }
 
 /* float's kernels take any number of channels. */
@@ -340,7 +380,8 @@ static void test_any_channels(void **state)
     for (size_t c = 0; c < sizeof channels / sizeof *channels; c++)
         for (int kernel = 1; kernel <= 3; kernel += 2)
             for (int stride = 1; stride <= 2; stride++)
-                check(&(fb_conv_shape){{4, 3, 6}, channels[c][0], channels[c][1], kernel, stride}, FB_ACT_F32);
+                check(&(fb_conv_shape){{4, 3, 6}, channels[c][0], channels[c][1], kernel, stride}, FB_ACT_F32,
+                      ALL);
 }
 
 static void test_repeats_bits(void **state)
@@ -350,7 +391,7 @@ static void test_repeats_bits(void **state)
                                            {{5, 9, 17}, 16, 8, 1, 1}, {{5, 9, 17}, 16, 3, 1, 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int type = FB_ACT_F32; type <= FB_ACT_BF16; type++) {
-            conv_case k = make_case(&shapes[i], (fb_act_type)type);
+            conv_case k = make_case(&shapes[i], (fb_act_type)type, ALL);
             conv_result a = run_device(&k), b = run_device(&k);
             assert_same_bits(k.out, a.y, b.y);
             assert_same_bits(k.in, a.dx, b.dx);
@@ -366,7 +407,7 @@ static void test_notices_one_moved_tap(void **state)
 {
     (void)state;
     for (int type = FB_ACT_F32; type <= FB_ACT_BF16; type++) {
-        conv_case k = make_case(&(fb_conv_shape){{4, 4, 18}, 8, 8, 3, 1}, (fb_act_type)type);
+        conv_case k = make_case(&(fb_conv_shape){{4, 4, 18}, 8, 8, 3, 1}, (fb_act_type)type, ALL);
         conv_result want = run_reference(&k);
         const int64_t tap = (5 * 8 + 6) * 27 + 12;
         const float before = k.w[tap];
@@ -433,7 +474,8 @@ int main(void)
         cmocka_unit_test(test_wide),
         cmocka_unit_test(test_points),
         cmocka_unit_test(test_logits),
-        cmocka_unit_test(test_many_tiles),
+        cmocka_unit_test(test_wide_blocks),
+        cmocka_unit_test(test_many_shares),
         cmocka_unit_test(test_any_channels),
         cmocka_unit_test(test_repeats_bits),
         cmocka_unit_test(test_notices_one_moved_tap),

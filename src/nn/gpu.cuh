@@ -39,8 +39,8 @@ static __device__ __forceinline__ unsigned fb_shared_address(const void *shared)
 }
 
 /* Matrices of 8 rows of 8 bfloat16 from shared memory, four or two at once: lane 8 m + r names row r of matrix m, 16
- * bytes, 16-byte aligned. A lane gets in out[m] columns 2 pair, 2 pair + 1 of row group; of the transposed matrix in the
- * form that ends in _t: rows 2 pair, 2 pair + 1 of column group. Of two, the upper lanes' rows are not read. */
+ * bytes, 16-byte aligned. A lane gets in out[m] columns 2 pair, 2 pair + 1 of row group; of the transposed matrix in
+ * the form that ends in _t: rows 2 pair, 2 pair + 1 of column group. Of two, the upper lanes' rows are not read. */
 static __device__ __forceinline__ void fb_load_4(unsigned out[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -4,7 +4,7 @@
  */
 #include "nn/kernels_conv.cuh"
 
-/* --- shapes --------------------------------------------------------------------------------------------------- */
+/* --- shapes ------------------------------------------------------------------------------------------------ */
 
 static bool is_logits(const fb_conv_shape *s)
 {
@@ -47,7 +47,7 @@ conv_geometry conv_geometry_of(const fb_conv_shape *s, conv_direction direction)
     return g;
 }
 
-/* --- packed weights --------------------------------------------------------------------------------------------- */
+/* --- packed weights ---------------------------------------------------------------------------------------- */
 
 /* Backward data of stride 2 has a kernel of its own, for kernel 1 too. */
 static bool is_scattered(const fb_conv_shape *s, conv_direction direction)
@@ -76,22 +76,32 @@ conv_packing conv_packing_of(const fb_conv_shape *s, conv_direction direction)
     p.taps = conv_taps(s);
     p.words = s->kernel == 3 || scattered ? 1 : g.c_in > 16 ? 4 : 2;
     p.n_tiles = n_tiles_of(&g, scattered);
+    p.steps = p.words > 1 ? p.words / 2 : s->kernel == 1 ? 1 : scattered ? CONV_SCATTER_STEPS : CONV_GATHER_STEPS;
     p.chunks = conv_ceil_div(g.c_in, 8 * p.words);
     p.blocks = conv_ceil_div(g.c_out, 8 * p.n_tiles);
     p.transposed = direction == CONV_BWD_DATA;
     p.mirrored = direction == CONV_BWD_DATA && !scattered;
+    p.scattered = scattered;
     return p;
 }
 
 static int packed_words(const conv_packing *p)
 {
-    return p->blocks * p->chunks * p->taps * p->words * 32 * p->n_tiles;
+    return p->blocks * p->chunks * p->steps * 32 * p->n_tiles * 2;
 }
 
-/* w[o, i, tap] of the product, 0 where its channels end */
+/* The tap of one half of a step; -1 for none. */
+static __device__ int tap_of(const conv_packing *p, int step, int half)
+{
+    if (p->taps == 1)
+        return p->words > 1 || half == 0 ? 0 : -1;
+    return p->scattered ? conv_scatter_tap(step, half) : conv_gather_tap(step, half);
+}
+
+/* w[o, i, tap] of the product, 0 where its channels end and for no tap */
 static __device__ float weight_of(const conv_packing *p, const float *w, int o, int i, int tap)
 {
-    if (o >= p->c_out || i >= p->c_in)
+    if (o >= p->c_out || i >= p->c_in || tap < 0)
         return 0.0F;
     const int place = p->mirrored ? p->taps - 1 - tap : tap;
     return w[(int64_t)(p->transposed ? i * p->c_out + o : o * p->c_in + i) * p->taps + place];
@@ -103,17 +113,16 @@ static __global__ void pack_words(conv_packing p, int count, const float *w, uns
     const int e = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (e >= count)
         return;
-    int rest = e;
-    const int tile = rest % p.n_tiles;
+    int rest = e / 2;
+    const int half = e % 2, n_tile = rest % p.n_tiles;
     rest /= p.n_tiles;
     const int lane = rest % 32;
     rest /= 32;
-    const int word = rest % p.words;
-    rest /= p.words;
-    const int tap = rest % p.taps;
-    rest /= p.taps;
+    const int step = rest % p.steps;
+    rest /= p.steps;
     const int chunk = rest % p.chunks, block = rest / p.chunks;
-    const int o = block * 8 * p.n_tiles + conv_column_channel(lane >> 2, tile, p.n_tiles);
+    const int tap = tap_of(&p, step, half), word = p.words > 1 ? 2 * step + half : 0;
+    const int o = block * 8 * p.n_tiles + conv_column_channel(lane >> 2, n_tile, p.n_tiles);
     const int i = chunk * 8 * p.words + (lane & 3) * 2 * p.words + 2 * word;
     packed[e] = fb_pack_bf16(weight_of(&p, w, o, i, tap), weight_of(&p, w, o, i + 1, tap));
 }
@@ -126,12 +135,12 @@ static cudaError_t pack_direction(const fb_conv_shape *s, conv_direction directi
     return conv_launch(pack_words, dim3((unsigned)conv_ceil_div(count, 256)), 256, stream, p, count, w, packed);
 }
 
-/* --- partial gradients of the weights ----------------------------------------------------------------------------- */
+/* --- partial gradients of the weights ---------------------------------------------------------------------- */
 
 enum { SUM_ELEMENTS = 32, SUM_SLICES = 16 };
 
-/* dw[o, i, tap] = sum over p of partials[p, tap, i, o]. Warp s of a block adds partials s, s + 16, ... of 32 elements in
- * that order, then the first warp the 16 sums. */
+/* dw[o, i, tap] = sum over p of partials[p, tap, i, o]. Warp s of a block adds partials s, s + 16, ... of 32 elements
+ * in that order, then the first warp the 16 sums. */
 static __global__ void sum_partials(int count, int taps, int c_in, int c_out, const float *partials, float *dw)
 {
     FB_SHARED(float, sums, [SUM_SLICES][SUM_ELEMENTS]);
@@ -161,7 +170,7 @@ static cudaError_t launch_sum(const fb_conv_shape *s, int count, const float *pa
                        stream, count, taps, (int)s->c_in, (int)s->c_out, partials, dw);
 }
 
-/* --- memory --------------------------------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------------------------------ */
 
 static size_t aligned(size_t bytes)
 {
@@ -201,7 +210,7 @@ static size_t packed_at(const fb_conv_shape *s, fb_act_type type, conv_direction
     return direction == CONV_FWD ? 0 : aligned(packed_bytes(s, type, CONV_FWD));
 }
 
-/* --- the API ---------------------------------------------------------------------------------------------------------- */
+/* --- the API ----------------------------------------------------------------------------------------------- */
 
 extern "C" size_t fb_cuda_conv_packed_bytes(const fb_conv_shape *shape, fb_act_type type)
 {

@@ -7,7 +7,7 @@
 
 enum { THREADS = 128, LANES = 8 /* output channels of a thread */, RUN = 4 /* voxels of a thread, along W */ };
 
-/* --- weights: (tap, c_in, c_out rounded up to LANES), zeros behind c_out -------------------------------------------- */
+/* --- weights: (tap, c_in, c_out rounded up to LANES), zeros behind c_out ----------------------------------- */
 
 static __global__ void pack_f32(int taps, int c_in, int c_out, int padded, int transposed, int count, const float *w,
                                 float *packed)
@@ -28,7 +28,7 @@ cudaError_t conv_f32_pack(const fb_conv_shape *s, conv_direction direction, cons
                        (int)(direction == CONV_BWD_DATA), count, w, packed);
 }
 
-/* --- forward and backward data ---------------------------------------------------------------------------------------- */
+/* --- forward and backward data ----------------------------------------------------------------------------- */
 
 /* Coordinate that output coordinate p reads at kernel element k, or -1: stride p + k - half, or, backwards, the q with
  * stride q + k - half = p */
@@ -122,7 +122,7 @@ cudaError_t conv_f32_apply(const fb_conv_shape *s, conv_direction direction, con
                        grid, THREADS, stream, g, s->kernel, s->stride, packed, x, y);
 }
 
-/* --- backward weights ----------------------------------------------------------------------------------------------------- */
+/* --- backward weights -------------------------------------------------------------------------------------- */
 
 enum { CHUNK = 4096 /* voxels of dy that are worth a block */ };
 

@@ -3,82 +3,110 @@
  * Convolutions of kernel 3 in bfloat16 on the tensor cores: forward, and backward data, which for stride 1 is the same
  * kernel with mirrored, transposed weights.
  *
- * Implicit GEMM: M = 16 voxels of a row, N = 8 output channels, K = 8 input channels of one or two taps. With 8 channels
- * nothing is padding. An operand of 16 voxels x 8 channels (a "fragment", two registers a lane) depends on the row of the
- * input and the shift along W only, so a warp loads each once and uses it for all output rows that read it.
+ * Implicit GEMM: M = 16 voxels of a row, N = 8 output channels, K = 8 input channels of one or two taps. With 8
+ * channels nothing is padding. An operand of 16 voxels x 8 channels (a "fragment", two registers a lane) depends on the
+ * row of the input and the shift along W only, so a warp loads each once and uses it for all output rows that read it.
  */
 #include "nn/kernels_conv.cuh"
 
-/* --- gather form: forward with stride 1 or 2, backward data with stride 1 --------------------------------------------- */
+/* --- gather form: forward with stride 1 or 2, backward data with stride 1 ---------------------------------- */
 
-/* Fragments of ROWS neighbouring rows, PITCH voxels apart, at the three shifts; `tile` is the lane's own address: row
- * lane % 16 of the fragment, and for the upper half of the warp one row of the tile further. */
-template <int S, int ROWS, int PITCH>
-static __device__ __forceinline__ void load_rows(unsigned a[ROWS][3][2], const uint4 *tile)
+/* The fragments that output rows of one dz need, in the registers that the instructions want them in: a product of two
+ * taps takes four neighbouring registers, so a pair of fragments is made once and never taken apart.
+ *   near[r]   row r at dx 0 and at dx 1
+ *   far[i]    rows 2 i and 2 i + 1 at dx 2
+ * The lane's own addresses: voxel lane % 16 of row 0, in the upper half of the warp one shift further (near), one row
+ * further (far). */
+template <int ROWS> struct fragments {
+    unsigned near[ROWS][4], far[(ROWS + 1) / 2][4];
+};
+
+/* Loads the rows of `near` that dy is the first to need. */
+template <int S, int MY, int PITCH, int ROWS>
+static __device__ __forceinline__ void load_near(fragments<ROWS> *a, int dy, const uint4 *near_row)
+{
+#pragma unroll
+    for (int my = 0; my < MY; my++)
+        if (dy == 0 || my == MY - 1 || (S == 2 && dy == 1))
+            fb_load_4(a->near[my * S + dy], near_row + (my * S + dy) * PITCH);
+}
+
+template <int PITCH, int ROWS>
+static __device__ __forceinline__ void load_far(fragments<ROWS> *a, const uint4 *far_row)
 {
 #pragma unroll
     for (int r = 0; r < ROWS; r += 2)
-#pragma unroll
-        for (int dx = 0; dx < 3; dx++) {
-            const uint4 *from = tile + r * PITCH + conv_tile<S, 1, 1>::column(dx);
-            if (r + 1 < ROWS) {
-                unsigned both[4];
-                fb_load_4(both, from);
-                a[r][dx][0] = both[0], a[r][dx][1] = both[1];
-                a[r + 1 < ROWS ? r + 1 : r][dx][0] = both[2], a[r + 1 < ROWS ? r + 1 : r][dx][1] = both[3];
-            } else {
-                fb_load_2(a[r][dx], from);
-            }
-        }
+        if (r + 1 < ROWS)
+            fb_load_4(a->far[r / 2], far_row + r * PITCH);
+        else
+            fb_load_2(a->far[r / 2], far_row + r * PITCH);
 }
 
-/* acc += the 9 taps of one dz for MY output rows, whose input rows are a: four products of two taps and one of one. */
-template <int S, int NT, int MY, int ROWS>
-static __device__ __forceinline__ void multiply_plane(float acc[MY][NT][4], const unsigned a[ROWS][3][2],
-                                                      const unsigned *w)
+/* acc += the 9 taps of one dz for MY output rows: four products of two taps and one of one. Output row my reads rows S
+ * my .. S my + 2: at dx 2 these are a pair and a single one, or a single one and a pair. `first`: a is to be loaded. */
+template <int S, int NT, int MY, int PITCH, int ROWS>
+static __device__ __forceinline__ void multiply_plane(float acc[MY][NT][4], fragments<ROWS> *a, bool first,
+                                                      const uint4 *near_row, const uint4 *far_row, const unsigned *w,
+                                                      int lane)
 {
+    unsigned b[NT][2];
 #pragma unroll
-    for (int t = 0; t < 9; t += 2) {
-        unsigned b0[NT], b1[NT] = {};
-        conv_load_words<NT>(b0, w + t * 32 * NT);
-        if (t < 8)
-            conv_load_words<NT>(b1, w + (t + 1) * 32 * NT);
+    for (int dy = 0; dy < 3; dy++) {
+        conv_load_step<NT>(b, w + dy * 64 * NT, lane);
+        if (first)
+            load_near<S, MY, PITCH>(a, dy, near_row);
 #pragma unroll
-        for (int my = 0; my < MY; my++) {
-            const unsigned *one = a[my * S + t / 3][t % 3], *two = a[my * S + (t + 1) % 9 / 3][(t + 1) % 3];
-            const unsigned both[4] = {one[0], one[1], two[0], two[1]};
+        for (int my = 0; my < MY; my++)
 #pragma unroll
-            for (int j = 0; j < NT; j++) {
-                const unsigned pair[2] = {b0[j], b1[j]};
-                if (t < 8)
-                    fb_mma_bf16(acc[my][j], both, pair);
-                else
-                    fb_mma_bf16_k8(acc[my][j], one, b0[j]);
-            }
-        }
+            for (int j = 0; j < NT; j++)
+                fb_mma_bf16(acc[my][j], a->near[my * S + dy], b[j]);
     }
+    if (first)
+        load_far<PITCH>(a, far_row);
+    conv_load_step<NT>(b, w + 3 * 64 * NT, lane); /* dy 0, dy 1 */
+#pragma unroll
+    for (int my = 0; my < MY; my++)
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+            if (my * S % 2 == 0)
+                fb_mma_bf16(acc[my][j], a->far[my * S / 2], b[j]);
+            else
+                fb_mma_bf16_k8(acc[my][j], a->far[my * S / 2] + 2, b[j][0]);
+    conv_load_step<NT>(b, w + 4 * 64 * NT, lane); /* dy 1, dy 2 */
+#pragma unroll
+    for (int my = 0; my < MY; my++)
+#pragma unroll
+        for (int j = 0; j < NT; j++)
+            if (my * S % 2 == 0)
+                fb_mma_bf16_k8(acc[my][j], a->far[my * S / 2 + 1], b[j][1]);
+            else
+                fb_mma_bf16(acc[my][j], a->far[(my * S + 1) / 2], b[j]);
 }
 
 /* acc += one chunk of 8 input channels, all 27 taps */
 template <int S, int NT, int MZ, int MY, typename TILE>
-static __device__ __forceinline__ void multiply_chunk(float acc[MZ][MY][NT][4], const uint4 *tile, const unsigned *w)
+static __device__ __forceinline__ void multiply_chunk(float acc[MZ][MY][NT][4], const uint4 *near_row,
+                                                      const uint4 *far_row, const unsigned *w, int lane)
 {
-    constexpr int ROWS = (MY - 1) * S + 3;
 #pragma unroll
     for (int zi = 0; zi < (MZ - 1) * S + 3; zi++) {
-        unsigned a[ROWS][3][2];
-        load_rows<S, ROWS, TILE::WIDTH>(a, tile + zi * TILE::ROWS_Y * TILE::WIDTH);
+        fragments<(MY - 1) * S + 3> a;
+        const int plane = zi * TILE::ROWS_Y * TILE::WIDTH;
+        bool first = true;
 #pragma unroll
         for (int mz = 0; mz < MZ; mz++)
-            if (zi - mz * S >= 0 && zi - mz * S < 3)
-                multiply_plane<S, NT, MY, ROWS>(acc[mz], a, w + (zi - mz * S) * 9 * 32 * NT);
+            if (zi - mz * S >= 0 && zi - mz * S < 3) {
+                multiply_plane<S, NT, MY, TILE::WIDTH>(acc[mz], &a, first, near_row + plane, far_row + plane,
+                                                       w + (zi - mz * S) * CONV_PLANE_STEPS * 64 * NT, lane);
+                first = false;
+            }
     }
 }
 
 /* One block: (MZ WZ) x (MY WY) rows of 16 output voxels, 8 NT output channels; a warp MZ x MY rows. PLANES chunks of 8
  * input channels lie in shared memory at once. x (in, c_in), y (out, c_out), w as conv_packing says. */
-template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY>
-static __global__ void __launch_bounds__(32 * WZ * WY)
+template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY, int MIN_BLOCKS>
+static __global__ void __launch_bounds__(32 * WZ * WY, MIN_BLOCKS)
     conv3(conv_geometry g, int tiles_y, int tiles_x, const uint4 *x, const unsigned *w, __nv_bfloat16 *y)
 {
     using TILE = conv_tile<S, MZ * WZ, MY * WY>;
@@ -88,18 +116,22 @@ static __global__ void __launch_bounds__(32 * WZ * WY)
     const int y0 = place / tiles_x % tiles_y * MY * WY, z0 = place / tiles_x / tiles_y * MZ * WZ;
     const int wz = warp / WY * MZ, wy = warp % WY * MY;
     const int chunks = conv_ceil_div(g.c_in, 8);
-    const uint4 *mine = tile + (wz * S * TILE::ROWS_Y + wy * S) * TILE::WIDTH + lane % 16 + lane / 16 * TILE::WIDTH;
-    const unsigned *words = w + (int64_t)blockIdx.y * chunks * 27 * 32 * NT + lane * NT;
+    const uint4 *mine = tile + (wz * S * TILE::ROWS_Y + wy * S) * TILE::WIDTH + lane % 16;
+    const uint4 *near_row = mine + lane / 16 * TILE::column(1);
+    const uint4 *far_row = mine + TILE::column(2) + lane / 16 * TILE::WIDTH;
+    const unsigned *words = w + (int64_t)blockIdx.y * chunks * CONV_GATHER_STEPS * 64 * NT;
     const bool works = z0 + wz < g.out[0] && y0 + wy < g.out[1];
     float acc[MZ][MY][NT][4] = {};
     for (int chunk = 0; chunk < chunks; chunk += PLANES) {
-        conv_fill<TILE, PLANES, 32 * WZ * WY>(tile, g.in, g.c_in, 8 * chunk, z0 * S - 1, y0 * S - 1, x0 * S - 1, x);
+        conv_fill<TILE, PLANES, 32 * WZ * WY, PLANES == 1>(tile, g.in, g.c_in, 8 * chunk, z0 * S - 1, y0 * S - 1,
+                                                           x0 * S - 1, x);
         fb_copy_wait();
         __syncthreads();
         if (works)
 #pragma unroll 1
             for (int p = 0; p < PLANES && chunk + p < chunks; p++)
-                multiply_chunk<S, NT, MZ, MY, TILE>(acc, mine + p * TILE::PLANE, words + (chunk + p) * 27 * 32 * NT);
+                multiply_chunk<S, NT, MZ, MY, TILE>(acc, near_row + p * TILE::PLANE, far_row + p * TILE::PLANE,
+                                                    words + (chunk + p) * CONV_GATHER_STEPS * 64 * NT, lane);
         __syncthreads();
     }
     const int channel = (int)blockIdx.y * 8 * NT + (lane & 3) * 2 * NT;
@@ -115,45 +147,18 @@ static __global__ void __launch_bounds__(32 * WZ * WY)
             }
 }
 
-template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY>
+template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY, int MIN_BLOCKS>
 static cudaError_t launch_conv3(const conv_geometry *g, int blocks, const unsigned *w, const void *x, void *y,
                                 cudaStream_t stream)
 {
     const int tiles_z = conv_ceil_div(g->out[0], MZ * WZ), tiles_y = conv_ceil_div(g->out[1], MY * WY);
     const int tiles_x = conv_ceil_div(g->out[2], 16);
-    return conv_launch(conv3<S, PLANES, NT, MZ, MY, WZ, WY>,
+    return conv_launch(conv3<S, PLANES, NT, MZ, MY, WZ, WY, MIN_BLOCKS>,
                        dim3((unsigned)(tiles_z * tiles_y * tiles_x), (unsigned)blocks), 32 * WZ * WY, stream, *g,
                        tiles_y, tiles_x, (const uint4 *)x, w, (__nv_bfloat16 *)y);
 }
 
-/* --- backward data of stride 2 --------------------------------------------------------------------------------------------- */
-
-/* dx at 2 q + (cz, cy, cx) is a sum over the taps k that are odd where c is 0 (k = 1, from dy[q]) and even where c is 1
- * (k = 2 from dy[q], k = 0 from dy[q + 1]): every tap belongs to one of the 8 classes c, and together they read dy at 8
- * offsets. The i-th tap of a class has an offset in the directions in which the class has a bit. */
-static constexpr __host__ __device__ int taps_of_class(int c)
-{
-    return 1 << ((c & 1) + (c >> 1 & 1) + (c >> 2));
-}
-
-/* Spreads the bits of i over the bits that c has, lowest first. */
-static constexpr __host__ __device__ int offset_of(int c, int i)
-{
-    const int x = c & 1 ? i & 1 : 0, rest = c & 1 ? i >> 1 : i;
-    const int y = c & 2 ? rest & 1 : 0, last = c & 2 ? rest >> 1 : rest;
-    return x + 2 * y + 4 * (c & 4 ? last & 1 : 0);
-}
-
-static constexpr __host__ __device__ int tap_along(int bit, int offset)
-{
-    return !bit ? 1 : offset ? 0 : 2;
-}
-
-static constexpr __host__ __device__ int tap_of(int c, int i)
-{
-    const int at = offset_of(c, i);
-    return (tap_along(c >> 2, at >> 2) * 3 + tap_along(c >> 1 & 1, at >> 1 & 1)) * 3 + tap_along(c & 1, at & 1);
-}
+/* --- backward data of stride 2 ----------------------------------------------------------------------------- */
 
 /* A tile of dy: rows of 16 voxels and the neighbours that they need further along each axis */
 template <int Z, int Y> struct scatter_tile {
@@ -162,30 +167,51 @@ template <int Z, int Y> struct scatter_tile {
     static constexpr __host__ __device__ int column(int x) { return x; }
 };
 
-/* acc[class] += one chunk of 8 channels of dy; a[offset] are the fragments. With kernel 1 only class 0 has a tap. */
+/* The fragments at the 8 offsets of dy, in the pairs in which the steps want them: side by side along W (x[zy]), along
+ * H (y[z], at W 0), along D (z, at H 0, W 0). The lane's address: voxel lane % 16 of the warp's row. */
+struct scatter_pairs {
+    unsigned x[4][4], y[2][4], z[4];
+};
+
+template <typename TILE>
+static __device__ __forceinline__ void load_pairs(scatter_pairs *a, const uint4 *mine, int upper)
+{
+    constexpr int Z = TILE::ROWS_Y * TILE::WIDTH, Y = TILE::WIDTH;
+#pragma unroll
+    for (int zy = 0; zy < 4; zy++)
+        fb_load_4(a->x[zy], mine + (zy >> 1) * Z + (zy & 1) * Y + upper);
+#pragma unroll
+    for (int z = 0; z < 2; z++)
+        fb_load_4(a->y[z], mine + z * Z + upper * Y);
+    fb_load_4(a->z, mine + upper * Z);
+}
+
+/* The pair of step i / 2 of class c */
+static __device__ __forceinline__ const unsigned *pair_of(const scatter_pairs *a, int c, int i)
+{
+    const int at = conv_class_offset(c, i);
+    return c & 1 ? a->x[at >> 1] : c & 2 ? a->y[at >> 2] : a->z;
+}
+
+/* acc[class] += one chunk of 8 channels of dy. With kernel 1 only class 0 has a tap. */
 template <int NT, int KERNEL>
-static __device__ __forceinline__ void multiply_classes(float acc[8][NT][4], const unsigned a[8][2], const unsigned *w)
+static __device__ __forceinline__ void multiply_classes(float acc[8][NT][4], const scatter_pairs *a, const unsigned *w,
+                                                        int lane)
 {
 #pragma unroll
     for (int c = 0; c < (KERNEL == 3 ? 8 : 1); c++)
 #pragma unroll
         for (int i = 0; i < 8; i += 2) {
-            if (i >= taps_of_class(c))
+            if (i >= conv_class_taps(c))
                 continue;
-            unsigned b0[NT], b1[NT] = {};
-            conv_load_words<NT>(b0, w + (KERNEL == 3 ? tap_of(c, i) : 0) * 32 * NT);
-            if (c > 0)
-                conv_load_words<NT>(b1, w + tap_of(c, i + 1) * 32 * NT);
-            const unsigned *one = a[offset_of(c, i)], *two = a[offset_of(c, i + 1)];
-            const unsigned both[4] = {one[0], one[1], two[0], two[1]};
+            unsigned b[NT][2];
+            conv_load_step<NT>(b, w + (conv_class_step(c) + i / 2) * 64 * NT, lane);
 #pragma unroll
-            for (int j = 0; j < NT; j++) {
-                const unsigned pair[2] = {b0[j], b1[j]};
+            for (int j = 0; j < NT; j++)
                 if (c > 0)
-                    fb_mma_bf16(acc[c][j], both, pair);
+                    fb_mma_bf16(acc[c][j], pair_of(a, c, i), b[j]);
                 else
-                    fb_mma_bf16_k8(acc[c][j], one, b0[j]);
-            }
+                    fb_mma_bf16_k8(acc[c][j], a->x[0], b[j][0]);
         }
 }
 
@@ -198,14 +224,14 @@ static __global__ void __launch_bounds__(SCATTER_THREADS)
     scatter(conv_geometry g, int tiles_y, int tiles_x, const uint4 *dy, const unsigned *w, __nv_bfloat16 *dx)
 {
     using TILE = scatter_tile<SCATTER_Z, SCATTER_Y>;
-    constexpr int PLANES = 2, TAPS = KERNEL * KERNEL * KERNEL;
+    constexpr int PLANES = 2, STEPS = KERNEL == 3 ? CONV_SCATTER_STEPS : 1;
     FB_SHARED(uint4, tile, [PLANES * TILE::PLANE]);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int place = (int)blockIdx.x, x0 = place % tiles_x * 16;
     const int y0 = place / tiles_x % tiles_y * SCATTER_Y, z0 = place / tiles_x / tiles_y * SCATTER_Z;
     const int wz = warp / SCATTER_Y, wy = warp % SCATTER_Y, chunks = conv_ceil_div(g.c_in, 8);
-    const uint4 *mine = tile + (wz * TILE::ROWS_Y + wy + lane / 16) * TILE::WIDTH + lane % 16;
-    const unsigned *words = w + (int64_t)blockIdx.y * chunks * TAPS * 32 * NT + lane * NT;
+    const uint4 *mine = tile + (wz * TILE::ROWS_Y + wy) * TILE::WIDTH + lane % 16;
+    const unsigned *words = w + (int64_t)blockIdx.y * chunks * STEPS * 64 * NT;
     float acc[8][NT][4] = {};
     for (int chunk = 0; chunk < chunks; chunk += PLANES) {
         conv_fill<TILE, PLANES, SCATTER_THREADS>(tile, g.in, g.c_in, 8 * chunk, z0, y0, x0, dy);
@@ -213,15 +239,9 @@ static __global__ void __launch_bounds__(SCATTER_THREADS)
         __syncthreads();
 #pragma unroll 1
         for (int p = 0; p < PLANES && chunk + p < chunks; p++) {
-            unsigned a[8][2];
-#pragma unroll
-            for (int zx = 0; zx < 4; zx++) { /* one load: both rows of an offset along D and W */
-                unsigned both[4];
-                fb_load_4(both, mine + p * TILE::PLANE + (zx >> 1) * TILE::ROWS_Y * TILE::WIDTH + (zx & 1));
-                const int at = (zx >> 1) * 4 + (zx & 1);
-                a[at][0] = both[0], a[at][1] = both[1], a[at + 2][0] = both[2], a[at + 2][1] = both[3];
-            }
-            multiply_classes<NT, KERNEL>(acc, a, words + (chunk + p) * TAPS * 32 * NT);
+            scatter_pairs a;
+            load_pairs<TILE>(&a, mine + p * TILE::PLANE, lane / 16);
+            multiply_classes<NT, KERNEL>(acc, &a, words + (chunk + p) * STEPS * 64 * NT, lane);
         }
         __syncthreads();
     }
@@ -247,19 +267,19 @@ static cudaError_t launch_scatter(const conv_geometry *g, int blocks, const unsi
                        SCATTER_THREADS, stream, *g, tiles_y, tiles_x, (const uint4 *)dy, w, (__nv_bfloat16 *)dx);
 }
 
-/* --- which kernel ------------------------------------------------------------------------------------------------------------- */
+/* --- which kernel ------------------------------------------------------------------------------------------ */
 
 typedef cudaError_t launcher(const conv_geometry *g, int blocks, const unsigned *w, const void *x, void *y,
                              cudaStream_t stream);
 
-/* By n-tiles: 1, 2, 4. Shared memory holds one chunk of 8 channels of 8 x 8 rows, or two of 4 x 8; with stride 2 one of
- * 2 x 4 output rows. */
-static launcher *const one_chunk[] = {launch_conv3<1, 1, 1, 2, 4, 4, 2>, launch_conv3<1, 1, 2, 2, 4, 4, 2>,
-                                      launch_conv3<1, 1, 4, 1, 4, 4, 2>};
-static launcher *const two_chunks[] = {launch_conv3<1, 2, 1, 2, 4, 2, 2>, launch_conv3<1, 2, 2, 2, 4, 2, 2>,
-                                       launch_conv3<1, 2, 4, 1, 4, 4, 2>};
-static launcher *const stride_two[] = {launch_conv3<2, 1, 1, 1, 2, 2, 2>, launch_conv3<2, 1, 2, 1, 2, 2, 2>,
-                                       launch_conv3<2, 1, 4, 1, 2, 2, 2>};
+/* By n-tiles: 1, 2, 4. Where the results take 64 registers of a lane, a block has 4 warps: 3 blocks share a
+ * multiprocessor then. The last number is what keeps the compiler from more registers than so many blocks have. */
+static launcher *const one_chunk[] = {launch_conv3<1, 1, 1, 2, 4, 4, 2, 3>, launch_conv3<1, 1, 2, 2, 4, 2, 2, 3>,
+                                      launch_conv3<1, 1, 4, 1, 4, 4, 1, 3>};
+static launcher *const two_chunks[] = {launch_conv3<1, 2, 1, 2, 4, 2, 2, 4>, launch_conv3<1, 2, 2, 2, 4, 2, 2, 3>,
+                                       launch_conv3<1, 2, 4, 1, 4, 4, 1, 3>};
+static launcher *const stride_two[] = {launch_conv3<2, 1, 1, 1, 2, 2, 2, 6>, launch_conv3<2, 1, 2, 1, 2, 2, 2, 4>,
+                                       launch_conv3<2, 1, 4, 1, 2, 2, 2, 3>};
 
 cudaError_t conv_mma_apply(const fb_conv_shape *s, conv_direction direction, const unsigned *packed, const void *x,
                            void *y, cudaStream_t stream)

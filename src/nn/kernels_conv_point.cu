@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Convolutions of kernel 1 with bfloat16 activations: a GEMM over voxels on the tensor cores for many channels, and plain
- * kernels for the 3 logits. All of them read and write each activation once.
+ * Convolutions of kernel 1 with bfloat16 activations: a GEMM over voxels on the tensor cores for many channels, and
+ * plain kernels for the 3 logits. All of them read and write each activation once.
  */
 #include "nn/kernels_conv.cuh"
 
-/* --- GEMM over voxels ------------------------------------------------------------------------------------------------- */
+/* --- GEMM over voxels -------------------------------------------------------------------------------------- */
 
 enum { WARPS = 4, M_TILES = 2, BLOCK_VOXELS = 16 * M_TILES * WARPS };
 
@@ -18,9 +18,9 @@ template <int S> static __device__ __forceinline__ int64_t input_of(const conv_g
     return conv_at(g->in, g->c_in, S * z, S * y, S * x);
 }
 
-/* One block: 128 output voxels, 8 NT output channels; a warp 2 m-tiles of 16 voxels. A lane reads its 4 * WORDS / 2
- * channels of a voxel straight from global memory: which channels count as which column of the operand is conv_packing's
- * choice. x (in, c_in), y (out, c_out) */
+/* One block: 128 output voxels, 8 NT output channels; a warp 2 m-tiles of 16 voxels. A lane reads its 2 * WORDS
+ * channels of a voxel straight from global memory: which channels count as which column of the operand is
+ * conv_packing's choice. x (in, c_in), y (out, c_out) */
 template <int S, int WORDS, int NT>
 static __global__ void __launch_bounds__(32 * WARPS)
     point(conv_geometry g, const __nv_bfloat16 *x, const unsigned *w, __nv_bfloat16 *y)
@@ -28,7 +28,7 @@ static __global__ void __launch_bounds__(32 * WARPS)
     const int lane = (int)threadIdx.x % 32, pair = lane & 3, voxels = g.out[0] * g.out[1] * g.out[2];
     const int first = (int)blockIdx.x * BLOCK_VOXELS + (int)threadIdx.x / 32 * 16 * M_TILES + lane / 4;
     const int chunks = conv_ceil_div(g.c_in, 8 * WORDS);
-    const unsigned *words = w + (int64_t)blockIdx.y * chunks * WORDS * 32 * NT + lane * NT;
+    const unsigned *words = w + (int64_t)blockIdx.y * chunks * WORDS * 32 * NT;
     const __nv_bfloat16 *from[M_TILES][2];
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
@@ -41,7 +41,7 @@ static __global__ void __launch_bounds__(32 * WARPS)
     for (int chunk = 0; chunk < chunks; chunk++) {
         const int channel = chunk * 8 * WORDS;
         const bool inside = channel + pair * 2 * WORDS < g.c_in;
-        unsigned a[M_TILES][2][WORDS], b[WORDS][NT];
+        unsigned a[M_TILES][2][WORDS], b[WORDS / 2][NT][2];
 #pragma unroll
         for (int m = 0; m < M_TILES; m++)
 #pragma unroll
@@ -53,18 +53,16 @@ static __global__ void __launch_bounds__(32 * WARPS)
                     conv_load_words<WORDS>(a[m][half], (const unsigned *)(from[m][half] + channel));
             }
 #pragma unroll
-        for (int k = 0; k < WORDS; k++)
-            conv_load_words<NT>(b[k], words + (chunk * WORDS + k) * 32 * NT);
+        for (int step = 0; step < WORDS / 2; step++)
+            conv_load_step<NT>(b[step], words + (chunk * WORDS / 2 + step) * 64 * NT, lane);
 #pragma unroll
         for (int k = 0; k < WORDS; k += 2)
 #pragma unroll
             for (int m = 0; m < M_TILES; m++) {
                 const unsigned both[4] = {a[m][0][k], a[m][1][k], a[m][0][k + 1], a[m][1][k + 1]};
 #pragma unroll
-                for (int j = 0; j < NT; j++) {
-                    const unsigned column[2] = {b[k][j], b[k + 1][j]};
-                    fb_mma_bf16(acc[m][j], both, column);
-                }
+                for (int j = 0; j < NT; j++)
+                    fb_mma_bf16(acc[m][j], both, b[k / 2][j]);
             }
     }
     const int channel = (int)blockIdx.y * 8 * NT + pair * 2 * NT;
@@ -106,7 +104,7 @@ cudaError_t conv_point_apply(const fb_conv_shape *s, conv_direction direction, c
     return points[s->stride - 1][p.words / 2 - 1][p.n_tiles / 2](&g, p.blocks, packed, x, y, stream);
 }
 
-/* --- the 3 logits --------------------------------------------------------------------------------------------------------- */
+/* --- the 3 logits ------------------------------------------------------------------------------------------ */
 
 enum { LOGITS = 3, THREADS = 256, SLICES = THREADS / 32 };
 

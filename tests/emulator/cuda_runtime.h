@@ -178,7 +178,7 @@ template <typename T> T fb_emulator_shuffle(T value, int lane)
 int fb_emulator_lane(void);
 
 /* All lanes leave `count` words and see those of all; before the next exchange each calls __syncwarp. */
-enum { FB_EMULATOR_WORDS = 2 };
+enum { FB_EMULATOR_WORDS = 8 };
 const unsigned (*fb_emulator_share(const unsigned *words, int count))[FB_EMULATOR_WORDS];
 
 /* Asynchronous copies into shared memory, and checks of what the matrix loads read; see nn/gpu.cuh. */
@@ -186,12 +186,6 @@ void fb_emulator_check_shared(const void *memory, size_t bytes); /* aligned to i
 void fb_emulator_count_conflicts(const void *const rows[8]);     /* of 16 bytes */
 void fb_emulator_copy(void *shared, const void *global, int bytes, bool inside);
 void fb_emulator_copy_wait(void);
-
-/* Operands of the warp's matrix instruction; b transposed. */
-struct fb_emulator_matrices {
-    float a[16][16], b[8][16];
-};
-fb_emulator_matrices *fb_emulator_warp_matrices(void);
 
 template <typename T> T __shfl_sync(unsigned, T value, int lane) { return fb_emulator_shuffle(value, lane & 31); }
 template <typename T> T __shfl_xor_sync(unsigned, T value, int bits)

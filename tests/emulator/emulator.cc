@@ -681,12 +681,6 @@ uint64_t fb_emulator_exchange(uint64_t value, int lane)
     return out;
 }
 
-fb_emulator_matrices *fb_emulator_warp_matrices(void)
-{
-    static fb_emulator_matrices matrices[THREADS_MAX / WARP];
-    return &matrices[thread_number() / WARP];
-}
-
 const unsigned (*fb_emulator_share(const unsigned *words, int count))[FB_EMULATOR_WORDS]
 {
     static unsigned shared[THREADS_MAX / WARP][WARP][FB_EMULATOR_WORDS];

@@ -17,20 +17,27 @@ static inline float fb_emulated_bf16(unsigned pair, int half)
 static inline void fb_mma_bf16(float d[4], const unsigned a[4], const unsigned b[2])
 {
     const int lane = fb_emulator_lane(), group = lane >> 2, pair = lane & 3;
-    fb_emulator_matrices *m = fb_emulator_warp_matrices();
-    for (int half = 0; half < 2; half++) {
-        const int k = 2 * pair + half;
-        for (int upper = 0; upper < 2; upper++) {
-            m->a[group][k + 8 * upper] = fb_emulated_bf16(a[2 * upper], half);
-            m->a[group + 8][k + 8 * upper] = fb_emulated_bf16(a[2 * upper + 1], half);
-            m->b[group][k + 8 * upper] = fb_emulated_bf16(b[upper], half);
+    const unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    const unsigned(*all)[FB_EMULATOR_WORDS] = fb_emulator_share(mine, 6);
+    float sum[4] = {d[0], d[1], d[2], d[3]};
+#pragma GCC unroll 8
+    for (int word = 0; word < 8; word++) { /* k = 2 word, 2 word + 1 */
+        const int upper = word / 4, holder = word % 4;
+        const unsigned *left = all[group * 4 + holder] + 2 * upper;
+        const unsigned *right = all[pair * 8 + holder] + 4 + upper, *next = all[pair * 8 + 4 + holder] + 4 + upper;
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            const float low = fb_emulated_bf16(left[0], half), high = fb_emulated_bf16(left[1], half);
+            const float one = fb_emulated_bf16(*right, half), two = fb_emulated_bf16(*next, half);
+            sum[0] += low * one;
+            sum[1] += low * two;
+            sum[2] += high * one;
+            sum[3] += high * two;
         }
     }
     __syncwarp();
-    for (int k = 0; k < 16; k++)
-        for (int r = 0; r < 4; r++)
-            d[r] += m->a[group + 8 * (r >> 1)][k] * m->b[2 * pair + (r & 1)][k];
-    __syncwarp();
+    for (int r = 0; r < 4; r++)
+        d[r] = sum[r];
 }
 
 static inline void fb_mma_bf16_k8(float d[4], const unsigned a[2], unsigned b)
