@@ -2,7 +2,7 @@
  *
  * What the convolution kernels share: geometry, packed weights, launches. Private to kernels_conv*.cu.
  *
- *   kernels_conv.cu        the API: which kernel for which shape, workspace, packing, sum of partial gradients
+ *   kernels_conv.cu        the API: which kernel for which shape, packing, sum of partial gradients
  *   kernels_conv_f32.cu    float: all three operations
  *   kernels_conv_mma.cu    bfloat16, kernel 3: forward, backward data
  *   kernels_conv_wgrad.cu  bfloat16: backward weights
