@@ -9,6 +9,8 @@
 #   DEBUG=1                  -O1 with debug information
 #   SAN=address,undefined    sanitizers
 #   WERROR=1                 warnings are errors (set by make check)
+#   NCCL=auto|0|1            NCCL between GPUs: where it is found; never; or stop without it
+#   CUDA_HOME=/usr/local/cuda NCCL_HOME=$(CUDA_HOME)   where their include/ and lib/ are
 #   PYTHON=/usr/bin/python3  with h5py, xarray, h5netcdf, matplotlib
 #   PREFIX=/usr/local DESTDIR=   for install
 #   HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, DNNL_CFLAGS, DNNL_LIBS, ...   where pkg-config does not know
@@ -47,6 +49,20 @@ CMOCKA_LIBS ?= -lcmocka
 # Expanded once, not for every file.
 $(foreach name,MPI_CFLAGS MPI_LIBS HDF5_CFLAGS HDF5_LIBS INIH_LIBS SODIUM_LIBS,$(eval $(name) := $(value $(name))))
 
+# NCCL: a file each way. Its test brings a stand-in for the libraries and, without their headers, for those too.
+CUDA_HOME ?= /usr/local/cuda
+NCCL ?= auto
+NCCL_HOME ?= $(CUDA_HOME)
+NCCL_FOUND := $(if $(filter-out 0,$(NCCL)),$(and $(wildcard $(NCCL_HOME)/include/nccl.h),$(wildcard $(CUDA_HOME)/include/cuda_runtime.h)))
+ifeq ($(NCCL)$(NCCL_FOUND),1)
+$(error NCCL=1, but $(NCCL_HOME)/include/nccl.h or $(CUDA_HOME)/include/cuda_runtime.h is missing: set NCCL_HOME and CUDA_HOME)
+endif
+NCCL_CFLAGS := $(if $(NCCL_FOUND),$(patsubst %,-isystem%/include,$(sort $(NCCL_HOME) $(CUDA_HOME))),-isystemtests/fake_nccl)
+NCCL_DIRS := $(wildcard $(foreach home,$(NCCL_HOME) $(CUDA_HOME),$(home)/lib64 $(home)/lib))
+NCCL_LIBS := $(if $(NCCL_FOUND),$(foreach dir,$(NCCL_DIRS),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) \
+             -Wl$(comma)--push-state$(comma)--as-needed -lnccl -lcudart -Wl$(comma)--pop-state)
+NCCL_OTHER := $(if $(NCCL_FOUND),src/comm/comm_nccl_none.c,src/comm/comm_nccl.c src/comm/comm_nccl_link.c)
+
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 
 OPTIMISE := $(if $(DEBUG),-O1,-O3) -g -march=$(MARCH)
@@ -56,7 +72,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wundef -Wstrict-prototypes -W
 CPPFLAGS_ALL = -Isrc -Idata_split -D_XOPEN_SOURCE=700 -D_DEFAULT_SOURCE $(MPI_CFLAGS) $(HDF5_CFLAGS) $(DNNL_CFLAGS) $(NIFTI_CFLAGS)
 CFLAGS_ALL = -std=c11 $(OPTIMISE) $(SANITIZE) -fopenmp $(WARN) $(CFLAGS)
 LDFLAGS_ALL = $(SANITIZE) -fopenmp $(LDFLAGS)
-LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) -lm
+LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) $(NCCL_LIBS) -lm
 
 # Only the network's kernels may contract a*b+c into one rounding; privacy, aggregation and I/O never.
 NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
@@ -64,7 +80,7 @@ NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 # --- sources: every file in these folders ---------------------------------------------------------------------------------
 
 LIB := $(BUILDDIR)/libfedbrats.a
-LIB_SRC := $(wildcard src/*/*.c) $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
+LIB_SRC := $(filter-out $(NCCL_OTHER),$(wildcard src/*/*.c)) $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
@@ -149,6 +165,7 @@ config:
 	@echo 'compiler  $(CC) $(CFLAGS_ALL)'
 	@echo 'build     $(BUILDDIR), programs in $(BINDIR)'
 	@$(probe)
+	@echo 'nccl      $(or $(NCCL_FOUND),not built in)'
 
 define compile
 @mkdir -p $(@D)
@@ -165,6 +182,8 @@ endef
 $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
 $(BUILDDIR)/tests/%.o: extra = -Itests
+$(BUILDDIR)/src/comm/comm_nccl_link.o: extra = $(NCCL_CFLAGS)
+$(BUILDDIR)/tests/test_comm_nccl.o: extra = -Itests $(NCCL_CFLAGS)
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
 $(BUILDDIR)/src/core/build_info.o: extra = -DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
     -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"'

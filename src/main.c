@@ -54,15 +54,18 @@ static void print_help(void)
 static int print_info(void)
 {
     unsigned major = 0, minor = 0, release = 0;
-    char ops[256];
+    char ops[256], nccl[128];
     H5get_libversion(&major, &minor, &release);
     fb_ops_describe(sizeof ops, ops);
+    fb_comm_nccl_describe(sizeof nccl, nccl);
     printf("fedbrats    %s\nrevision    %s\ncompiler    %s\nflags       %s\noperations  %s\nHDF5        %u.%u.%u\n"
-           "libsodium   %s\n",
+           "libsodium   %s\nNCCL        %s\n",
            fb_build_version(), fb_build_revision(), fb_build_compiler(), fb_build_flags(), ops, major, minor, release,
-           sodium_version_string());
+           sodium_version_string(), nccl);
     return FB_EXIT_OK;
 }
+
+enum { NO_DEVICE = -1 };
 
 static fb_status create_comm(const fb_config *config, fb_comm **comm)
 {
@@ -70,9 +73,17 @@ static fb_status create_comm(const fb_config *config, fb_comm **comm)
     if (config->comm_backend == FB_BACKEND_SELF && launched)
         return FB_USAGE("comm.backend = self, but a launcher started this process: every rank would run alone; "
                         "use auto or mpi");
-    if (config->comm_backend == FB_BACKEND_MPI || (config->comm_backend == FB_BACKEND_AUTO && launched))
-        return fb_comm_mpi_create(comm);
-    return fb_comm_self_create(comm);
+    if (config->comm_backend == FB_BACKEND_SELF || (config->comm_backend == FB_BACKEND_AUTO && !launched))
+        return fb_comm_self_create(comm);
+    return fb_comm_mpi_create(comm);
+}
+
+/* NCCL on top of MPI, where it was asked for or is possible. The ranks' devices may differ, so all of them ask. */
+static fb_status add_nccl(const fb_config *config, int cuda_device, fb_comm **comm)
+{
+    const int required = config->comm_backend == FB_BACKEND_NCCL;
+    const int wanted = config->comm_backend == FB_BACKEND_AUTO && fb_comm_size(*comm) > 1;
+    return required || wanted ? fb_comm_use_nccl(comm, required, cuda_device, config->comm_timeout_s) : FB_OK;
 }
 
 /* Ends with the status' exit code and frees it; prints its message once. */
@@ -111,7 +122,9 @@ static int train(int argc, char **argv)
         return report_error(status, 1);
     }
     fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
-    status = fb_run(&config, options, comm, argc, argv);
+    status = add_nccl(&config, NO_DEVICE, &comm);
+    if (status == FB_OK)
+        status = fb_run(&config, options, comm, argc, argv);
     const int root = fb_comm_rank(comm) == 0;
     fb_log_set_rank(0, 1); /* an error that the ranks agreed on names its rank itself */
     const int code = report_error(status, root);
