@@ -59,8 +59,9 @@ $(error NCCL=1, but $(NCCL_HOME)/include/nccl.h or $(CUDA_HOME)/include/cuda_run
 endif
 NCCL_CFLAGS := $(if $(NCCL_FOUND),$(patsubst %,-isystem%/include,$(sort $(NCCL_HOME) $(CUDA_HOME))),-isystemtests/fake_nccl)
 NCCL_DIRS := $(wildcard $(foreach home,$(NCCL_HOME) $(CUDA_HOME),$(home)/lib64 $(home)/lib))
+# CUDA's runtime is linked in, as for the GPU backend: one for both. NCCL is needed only by what uses it.
 NCCL_LIBS := $(if $(NCCL_FOUND),$(foreach dir,$(NCCL_DIRS),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) \
-             -Wl$(comma)--push-state$(comma)--as-needed -lnccl -lcudart -Wl$(comma)--pop-state)
+             -Wl$(comma)--push-state$(comma)--as-needed -lnccl -Wl$(comma)--pop-state -lcudart_static -ldl -lrt -lpthread)
 NCCL_OTHER := $(if $(NCCL_FOUND),src/comm/comm_nccl_none.c,src/comm/comm_nccl.c src/comm/comm_nccl_link.c)
 
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
