@@ -7,7 +7,6 @@
 #include "core/mem.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct lent_comm {
     fb_comm base;
@@ -73,8 +72,9 @@ static fb_comm *lend(fb_comm *mpi)
     lent_comm *lent = NULL;
     if (FB_ALLOC(lent, 1, "test") != FB_OK)
         abort();
-    lent->base = (fb_comm){.ops = &ops, .rank = fb_comm_rank(mpi), .size = fb_comm_size(mpi)};
-    memcpy(lent->base.library, mpi->library, sizeof mpi->library);
+    lent->base = *mpi;
+    lent->base.ops = &ops;
+    lent->base.first = lent->base.last = NULL;
     lent->mpi = mpi;
     return &lent->base;
 }

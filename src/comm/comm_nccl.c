@@ -220,7 +220,9 @@ static fb_status prepare(fb_comm *mpi, int cuda_device, double timeout_s, nccl_c
     nccl_comm *self = NULL;
     FB_TRY(FB_ALLOC(self, 1, "communicator"));
     *out = self;
-    self->base = (fb_comm){.ops = nccl_ops(), .rank = mpi->rank, .size = mpi->size};
+    self->base = *mpi; /* who is who */
+    self->base.ops = nccl_ops();
+    self->base.first = self->base.last = NULL;
     self->control = mpi;
     self->timeout_s = timeout_s;
     FB_TRY(FB_ALLOC(self->letter, (int64_t)sizeof(envelope) + SMALL_BYTES, "envelope"));
