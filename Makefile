@@ -65,14 +65,27 @@ NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
 LIB := $(BUILDDIR)/libfedbrats.a
 LIB_SRC := $(wildcard src/*/*.c) $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
+LIB_OBJ = $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
 DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
-DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
+DOUBLE_OBJ = $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
+# --- cuDNN: compiled where its headers are; only test_conv_cudnn links the library ------------------------------------------
+
+CUDNN_HOME ?= $(or $(CUDA_HOME),/usr/local/cuda)
+CUDNN_CFLAGS ?= -isystem$(CUDNN_HOME)/include
+CUDNN_LIBS ?= -L$(CUDNN_HOME)/lib64 -Wl,-rpath,$(CUDNN_HOME)/lib64 -lcudnn -lcudart
+DOUBLE_SRC := $(filter-out src/nn/conv_cudnn%.c,$(DOUBLE_SRC))
+ifeq ($(wildcard $(CUDNN_HOME)/include/cudnn_graph.h),)
+LIB_SRC := $(filter-out src/nn/conv_cudnn%.c,$(LIB_SRC))
+TESTS := $(filter-out $(BUILDDIR)/tests/test_conv_cudnn%,$(TESTS))
+endif
+
+# --- end of cuDNN ------------------------------------------------------------------------------------------------------------
+
 OBJ := $(LIB_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
@@ -164,8 +177,10 @@ endef
 
 $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
+$(BUILDDIR)/src/nn/conv_cudnn%.o: extra = $(NN_FLAGS) $(CUDNN_CFLAGS)
 $(BUILDDIR)/tests/%.o: extra = -Itests
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
+$(BUILDDIR)/tests/test_conv_cudnn%.o: extra = -Itests $(CUDNN_CFLAGS)
 $(BUILDDIR)/src/core/build_info.o: extra = -DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
     -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"'
 
@@ -191,6 +206,7 @@ $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
 $(TESTS): extra_libs = $(CMOCKA_LIBS)
+$(BUILDDIR)/tests/test_conv_cudnn: extra_libs = $(CUDNN_LIBS) $(CMOCKA_LIBS)
 $(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB)
 	$(link)
 
