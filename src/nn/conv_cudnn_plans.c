@@ -61,16 +61,17 @@ static uint32_t imprecise_notes(fb_cudnn_precision precision)
     return notes;
 }
 
-static void count_refusal(fb_cudnn_conv *conv, cudnnStatus_t status, int64_t configurations)
+static void count_refusal(fb_cudnn_conv *conv, cudnnStatus_t status, int64_t configurations, const char *what)
 {
-    char text[FB_CUDNN_ERROR_CHARS - 64] = "";
+    char text[FB_CUDNN_ERROR_CHARS - 128] = "";
     if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED)
         conv->listing.unsupported += configurations;
     else
         conv->listing.failed += configurations;
     cudnnGetLastErrorString(text, sizeof text);
     if (!conv->refusal[0])
-        snprintf(conv->refusal, sizeof conv->refusal, "%s: %s", cudnnGetErrorString(status), text);
+        snprintf(conv->refusal, sizeof conv->refusal, "cudnnBackendFinalize(%s): %s: %s", what,
+                 cudnnGetErrorString(status), text);
 }
 
 /* Builds the plan of c->config. One that cuDNN refuses is counted; c->plan is then NULL. */
@@ -84,7 +85,7 @@ static fb_status build_plan(fb_cudnn_conv *conv, candidate *c)
     SET(c->plan, EXECUTION_PLAN_ENGINE_CONFIG, BACKEND_DESCRIPTOR, 1, &c->config);
     const cudnnStatus_t built = cudnnBackendFinalize(c->plan);
     if (built != CUDNN_STATUS_SUCCESS) {
-        count_refusal(conv, built, 1);
+        count_refusal(conv, built, 1, "EXECUTION_PLAN");
         fb_cudnn_destroy_descriptor(&c->plan);
         return FB_OK;
     }
@@ -156,7 +157,7 @@ static fb_status list_configs(fb_cudnn_conv *conv, cudnnBackendHeurMode_t mode, 
         SET(heuristics, ENGINEHEUR_DEVICEPROP, BACKEND_DESCRIPTOR, 1, &conv->cudnn->device);
     const cudnnStatus_t listed = cudnnBackendFinalize(heuristics);
     if (CUDNN_STATUS_CATEGORY(listed) == CUDNN_STATUS_NOT_SUPPORTED) {
-        count_refusal(conv, listed, 0);
+        count_refusal(conv, listed, 0, "ENGINEHEUR");
         return FB_OK;
     }
     if (listed != CUDNN_STATUS_SUCCESS)
@@ -218,41 +219,46 @@ static fb_status make_config(fb_cudnn_conv *conv, const fb_cudnn_choice *choice,
     return add_config(conv, &parts->items[parts->count - 1], choice);
 }
 
-static fb_status from_choice(fb_cudnn_conv *conv, const fb_cudnn_choice *choice)
+static const char *advice(const fb_cudnn_conv *conv)
 {
-    char text[FB_CUDNN_CHOICE_CHARS];
-    bag parts = {0};
-    fb_cudnn_choice_print(choice, sizeof text, text);
-    if (choice->version != conv->cudnn->version)
-        return FB_FAIL("the plan \"%s\" is of another version than cuDNN %lld.%lld.%lld, where its numbers mean other "
-                       "kernels; use that version, or tune anew (other bits)",
-                       text, (long long)(conv->cudnn->version / 10000), (long long)(conv->cudnn->version / 100 % 100),
-                       (long long)(conv->cudnn->version % 100));
-    fb_status status = make_config(conv, choice, &parts);
-    fb_cudnn_bag_empty(&parts);
-    return fb_error_context(status,
-                            "the plan \"%s\" is not to be had here; it was made on another kind of GPU or for "
-                            "another shape; tune anew (other bits)",
-                            text);
+    if (conv->precision == FB_CUDNN_BF16_GRADIENT_F32 && conv->direction == FB_CUDNN_BACKWARD_WEIGHTS)
+        return "; take the weight gradient in bf16";
+    return conv->precision == FB_CUDNN_F32 ? "; allow tf32" : "; train on the CPU backend";
 }
 
-static fb_status nothing_left(const fb_cudnn_conv *conv)
+static fb_status nothing_left(const fb_cudnn_conv *conv, const char *next)
 {
     const fb_cudnn_listing *l = &conv->listing;
-    const char *next = "train on the CPU backend, or choose other filters";
-    if (conv->precision == FB_CUDNN_BF16_GRADIENT_F32 && conv->direction == FB_CUDNN_BACKWARD_WEIGHTS)
-        next = "take the weight gradient in bf16";
-    else if (conv->precision == FB_CUDNN_F32)
-        next = "allow tf32";
     return FB_FAIL("none of %lld configurations of cuDNN %lld can be used: %lld not deterministic, %lld not precise "
-                   "enough, %lld not supported, %lld failed%s%s; %s",
+                   "enough, %lld not supported, %lld failed%s%s%s",
                    (long long)l->listed, (long long)conv->cudnn->version, (long long)l->nondeterministic,
                    (long long)l->imprecise, (long long)l->unsupported, (long long)l->failed,
-                   conv->refusal[0] ? "; first refusal: " : "", conv->refusal, next);
+                   conv->refusal[0] ? "; the first: " : "", conv->refusal, next);
+}
+
+/* The plan that `choice` names and no other. */
+static fb_status from_choice(fb_cudnn_conv *conv, const fb_cudnn_choice *choice)
+{
+    bag parts = {0};
+    if (choice->version != conv->cudnn->version)
+        return FB_FAIL("it is of another version than cuDNN %lld, where its numbers mean other kernels",
+                       (long long)conv->cudnn->version);
+    fb_status status = make_config(conv, choice, &parts);
+    fb_cudnn_bag_empty(&parts);
+    return status;
 }
 
 fb_status fb_cudnn_list_plans(fb_cudnn_conv *conv, const fb_cudnn_choice *choice)
 {
-    FB_TRY(choice ? from_choice(conv, choice) : from_heuristics(conv));
-    return conv->count > 0 ? FB_OK : nothing_left(conv);
+    char text[FB_CUDNN_CHOICE_CHARS];
+    fb_status status = choice ? from_choice(conv, choice) : from_heuristics(conv);
+    if (status == FB_OK && conv->count == 0)
+        status = nothing_left(conv, choice ? "" : advice(conv));
+    if (!choice)
+        return status;
+    fb_cudnn_choice_print(choice, sizeof text, text);
+    return fb_error_context(status,
+                            "the plan \"%s\" is not to be had here (use the cuDNN and the kind of GPU that it "
+                            "was made on, or tune anew, which gives other bits)",
+                            text);
 }
