@@ -59,6 +59,10 @@ static stub_operation stub_operation_of(const stub_descriptor *d)
 
 static cudnnStatus_t stub_finalize_operation(const stub_descriptor *d)
 {
+    static const cudnnBackendAttributeName_t alpha_beta[3][2] = {
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
+        {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA}};
     const stub_operation op = stub_operation_of(d);
     const int64_t *x = stub_integers(op.tensors[0], CUDNN_ATTR_TENSOR_DIMENSIONS);
     const int64_t *w = stub_integers(op.tensors[1], CUDNN_ATTR_TENSOR_DIMENSIONS);
@@ -69,7 +73,18 @@ static cudnnStatus_t stub_finalize_operation(const stub_descriptor *d)
     int fits = x[0] == 1 && y[0] == 1 && x[1] == w[1] && y[1] == w[0];
     for (int i = 0; i < 3; i++)
         fits = fits && y[2 + i] == (x[2 + i] + pre[i] + post[i] - w[2 + i]) / stride[i] + 1;
-    return fits ? CUDNN_STATUS_SUCCESS : stub_wrong(CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "shapes do not fit");
+    fits = fits && *(const float *)stub_find(d, alpha_beta[op.direction][0])->values == 1.0F &&
+           *(const float *)stub_find(d, alpha_beta[op.direction][1])->values == 0.0F;
+    return fits ? CUDNN_STATUS_SUCCESS
+                : stub_wrong(CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "shapes or factors do not fit");
+}
+
+/* bfloat16 with a float32 gradient */
+static int stub_is_mixed(const stub_descriptor *graph)
+{
+    const stub_operation op = stub_operation_of(stub_link(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS));
+    return stub_enum(op.tensors[0], CUDNN_ATTR_TENSOR_DATA_TYPE) !=
+           stub_enum(op.tensors[1], CUDNN_ATTR_TENSOR_DATA_TYPE);
 }
 
 static cudnnStatus_t stub_finalize_convolution(const stub_descriptor *d)
@@ -106,7 +121,17 @@ static cudnnStatus_t stub_finalize_engine(const stub_descriptor *d)
     if (stub_engine_of(*stub_integers(d, CUDNN_ATTR_ENGINE_GLOBAL_INDEX)))
         return CUDNN_STATUS_SUCCESS;
     snprintf(stub.last_error, sizeof stub.last_error, "no such engine");
-    return CUDNN_STATUS_BAD_PARAM;
+    return CUDNN_STATUS_NOT_SUPPORTED;
+}
+
+static cudnnStatus_t stub_finalize_config(const stub_descriptor *d)
+{
+    const stub_descriptor *engine = stub_link(d, CUDNN_ATTR_ENGINECFG_ENGINE);
+    const stub_descriptor *graph = stub_link(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
+    if (!stub_is_mixed(graph) || *stub_integers(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX) == 20)
+        return CUDNN_STATUS_SUCCESS;
+    snprintf(stub.last_error, sizeof stub.last_error, "this engine cannot");
+    return CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE;
 }
 
 static cudnnStatus_t stub_finalize(const stub_descriptor *d)
@@ -120,6 +145,8 @@ static cudnnStatus_t stub_finalize(const stub_descriptor *d)
         return stub_finalize_heuristics(d);
     case CUDNN_BACKEND_ENGINE_DESCRIPTOR:
         return stub_finalize_engine(d);
+    case CUDNN_BACKEND_ENGINECFG_DESCRIPTOR:
+        return stub_finalize_config(d);
     case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR:
         return stub_finalize_plan(d);
     default:
@@ -191,9 +218,10 @@ static cudnnStatus_t stub_fill_config(stub_descriptor *to, const stub_descriptor
 static cudnnStatus_t stub_results(const stub_descriptor *d, int64_t most, int64_t *count, stub_descriptor **out)
 {
     const int mode = stub_enum(d, CUDNN_ATTR_ENGINEHEUR_MODE);
+    const int mixed = stub_is_mixed(stub_link(d, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH));
     *count = 0;
     for (size_t i = 0; i < sizeof stub_configs / sizeof *stub_configs && !stub.no_engines; i++) {
-        if ((int)stub_configs[i].mode != mode)
+        if ((int)stub_configs[i].mode != mode || (mixed && out))
             continue;
         if (out && *count < most) {
             const cudnnStatus_t status = stub_fill_config(out[*count], d, &stub_configs[i]);
@@ -217,6 +245,21 @@ static cudnnStatus_t stub_notes(const stub_descriptor *d, int64_t most, int64_t 
             ++*count;
         }
     return CUDNN_STATUS_SUCCESS;
+}
+
+static cudnnStatus_t stub_knob_infos(const stub_descriptor *d, int64_t *count, stub_descriptor **out)
+{
+    const int type = CUDNN_KNOB_TYPE_SPLIT_K_SLC;
+    const int64_t most = stub_engine_of(*stub_integers(d, CUDNN_ATTR_ENGINE_GLOBAL_INDEX))->most_splits;
+    *count = most > 0;
+    if (most == 0)
+        return CUDNN_STATUS_SUCCESS;
+    stub_descriptor *info = stub_make(CUDNN_BACKEND_KNOB_INFO_DESCRIPTOR);
+    stub_put(info, CUDNN_ATTR_KNOB_INFO_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type);
+    stub_put(info, CUDNN_ATTR_KNOB_INFO_MAXIMUM_VALUE, CUDNN_TYPE_INT64, 1, &most);
+    const cudnnStatus_t status = stub_fill(out[0], info);
+    stub_release(info);
+    return status;
 }
 
 static cudnnStatus_t stub_workspace(const stub_descriptor *d, int64_t *count, int64_t *out)
@@ -262,6 +305,13 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const descriptor
         return stub_results(d, most, count, out);
     if (name == CUDNN_ATTR_ENGINE_NUMERICAL_NOTE && type == CUDNN_TYPE_NUMERICAL_NOTE)
         return stub_notes(d, most, count, out);
+    if (name == CUDNN_ATTR_ENGINE_KNOB_INFO && type == CUDNN_TYPE_BACKEND_DESCRIPTOR && most >= 1)
+        return stub_knob_infos(d, count, out);
+    if (name == CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT && type == CUDNN_TYPE_INT64 && most == 1) {
+        *count = 1;
+        *(int64_t *)out = stub.no_engines ? 0 : STUB_ENGINE_COUNT;
+        return CUDNN_STATUS_SUCCESS;
+    }
     if (name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE && type == CUDNN_TYPE_INT64 && most == 1)
         return stub_workspace(d, count, out);
     const stub_rule *rule = stub_rule_of(d->type, name);

@@ -102,12 +102,97 @@ static void test_layers_f32(void **state)
     check_network(16, FB_CUDNN_F32);
 }
 
+static const fb_conv_shape typical = {{32, 32, 32}, 16, 16, 3, 1};
+
+/* Engine 69 of 9.19 does it, but is compiled at run time, for which cuDNN wants the driver's library even here. */
+static void test_gradient_f32(void **state)
+{
+    (void)state;
+    fb_cudnn *cudnn = device();
+    fb_cudnn_conv *conv = NULL;
+    fb_status status =
+        fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_BACKWARD_WEIGHTS, FB_CUDNN_BF16_GRADIENT_F32, NULL, &conv);
+    if (status == FB_OK)
+        check_plans(cudnn, "gradient", &typical, FB_CUDNN_BACKWARD_WEIGHTS, FB_CUDNN_BF16_GRADIENT_F32);
+    else
+        must_fail(status, "none of", "0 failed", "bf16 with a float32 gradient", "take the weight gradient in bf16");
+    fb_cudnn_conv_destroy(&conv);
+    fb_cudnn_destroy(&cudnn);
+}
+
+/* Of the configurations that are listed, no candidate is one that the engine's notes speak against; some are. */
+static void test_some_are_dropped(void **state)
+{
+    (void)state;
+    fb_cudnn *cudnn = device();
+    fb_cudnn_conv *conv = NULL;
+    must(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_BACKWARD_WEIGHTS, FB_CUDNN_BF16, NULL, &conv));
+    const fb_cudnn_listing l = fb_cudnn_conv_listing(conv);
+    assert_true(l.nondeterministic >= 1);
+    assert_int_equal(l.failed, 0);
+    assert_int_equal(l.listed,
+                     fb_cudnn_conv_count(conv) + l.nondeterministic + l.imprecise + l.repeated + l.unsupported);
+    fb_cudnn_conv_destroy(&conv);
+    fb_cudnn_destroy(&cudnn);
+}
+
+static void assert_choice_refused(fb_cudnn *cudnn, const fb_cudnn_choice *choice, const char *reason)
+{
+    fb_cudnn_conv *conv = NULL;
+    must_fail(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_FORWARD, FB_CUDNN_BF16, choice, &conv), reason,
+              "forward of 32 x 32 x 32, channels 16 to 16", "tune anew");
+    assert_null(conv);
+}
+
+static void test_choices_refused(void **state)
+{
+    (void)state;
+    fb_cudnn *cudnn = device();
+    fb_cudnn_conv *conv = NULL;
+    must(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_FORWARD, FB_CUDNN_BF16, NULL, &conv));
+    fb_cudnn_choice choice = *fb_cudnn_conv_choice(conv, 0);
+    fb_cudnn_conv_destroy(&conv);
+    choice.version++;
+    assert_choice_refused(cudnn, &choice, "another version");
+    choice.version--;
+    choice.engine = 100000;
+    assert_choice_refused(cudnn, &choice, "CUDNN_STATUS_");
+    choice.engine = 22;
+    choice.knob_count = 1;
+    choice.knobs[0] = (fb_cudnn_knob){2, 100000};
+    assert_choice_refused(cudnn, &choice, "CUDNN_STATUS_");
+    fb_cudnn_destroy(&cudnn);
+}
+
+static void test_device_refused(void **state)
+{
+    (void)state;
+    fb_cudnn *cudnn = NULL;
+    must_fail(fb_cudnn_create_deviceless("{\"deviceVer\":", &cudnn), "device properties", "CUDNN_STATUS_");
+    assert_null(cudnn);
+    must_fail(fb_cudnn_create_deviceless("{}", &cudnn), "device properties", "CUDNN_STATUS_");
+    assert_null(cudnn);
+}
+
+static void test_plans_cannot_be_run(void **state)
+{
+    (void)state;
+    fb_cudnn *cudnn = device();
+    fb_cudnn_conv *conv = NULL;
+    _Alignas(16) char data[16];
+    must(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_FORWARD, FB_CUDNN_BF16, NULL, &conv));
+    must_fail(fb_cudnn_conv_run(conv, 0, data, data, data, data), "without a device");
+    fb_cudnn_conv_destroy(&conv);
+    fb_cudnn_destroy(&cudnn);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers_bf16),
-        cmocka_unit_test(test_layers_tf32),
-        cmocka_unit_test(test_layers_f32),
+        cmocka_unit_test(test_layers_bf16),          cmocka_unit_test(test_layers_tf32),
+        cmocka_unit_test(test_layers_f32),           cmocka_unit_test(test_gradient_f32),
+        cmocka_unit_test(test_some_are_dropped),     cmocka_unit_test(test_choices_refused),
+        cmocka_unit_test(test_device_refused),       cmocka_unit_test(test_plans_cannot_be_run),
         cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

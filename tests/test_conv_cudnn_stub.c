@@ -7,7 +7,7 @@
 #include "cudnn_stub.h"
 #include "nn/conv_cudnn.h"
 
-enum { WORKSPACE_BYTES = 4096, MOST_CALLS = 100000 };
+enum { WORKSPACE_BYTES = 4096 };
 
 static void *const stream = (void *)0x1230;
 
@@ -258,6 +258,11 @@ static void test_engines(void **state)
     assert_int_equal(fb_cudnn_conv_count(conv), 1);
     assert_plan(conv, 0, "cudnn 9.19.0 engine 0 knobs - workspace 0");
     fb_cudnn_conv_destroy(&conv);
+    conv = typical_conv(cudnn, FB_CUDNN_BF16_GRADIENT_F32); /* no heuristics know it */
+    assert_int_equal(fb_cudnn_conv_count(conv), 2);
+    assert_plan(conv, 0, "cudnn 9.19.0 engine 20 knobs 17=1 workspace 32");
+    assert_plan(conv, 1, "cudnn 9.19.0 engine 20 knobs 17=16 workspace 32");
+    fb_cudnn_conv_destroy(&conv);
     stub.refuse_mode_a = CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN; /* the fallback then has to do */
     conv = typical_conv(cudnn, FB_CUDNN_TF32);
     assert_plan(conv, 0, "cudnn 9.19.0 engine 3 knobs 2=16,12=-1 workspace 64");
@@ -498,7 +503,7 @@ static void test_run_refuses(void **state)
  * ---------------------------------------------------------------------------------------------------- */
 
 /* Everything once: listed, tuned, run, built anew from its own text. */
-static fb_status whole_life(const problem *p, int64_t *dropped)
+static fb_status whole_life(const problem *p, fb_cudnn_direction direction, int64_t *failed)
 {
     fb_cudnn *cudnn = NULL;
     fb_cudnn_conv *conv = NULL, *again = NULL;
@@ -506,7 +511,7 @@ static fb_status whole_life(const problem *p, int64_t *dropped)
     fb_cudnn_choice choice;
     fb_status status = fb_cudnn_create(stream, &cudnn);
     if (status == FB_OK)
-        status = fb_cudnn_conv_create(cudnn, &p->shape, FB_CUDNN_FORWARD, p->precision, NULL, &conv);
+        status = fb_cudnn_conv_create(cudnn, &p->shape, direction, p->precision, NULL, &conv);
     if (status == FB_OK)
         status = tune(conv, p, WORKSPACE_BYTES, NULL);
     if (status == FB_OK)
@@ -514,50 +519,59 @@ static fb_status whole_life(const problem *p, int64_t *dropped)
     if (status == FB_OK) {
         fb_cudnn_conv_describe(conv, sizeof text, text);
         must(fb_cudnn_choice_parse(text, &choice));
-        status = fb_cudnn_conv_create(cudnn, &p->shape, FB_CUDNN_FORWARD, p->precision, &choice, &again);
+        status = fb_cudnn_conv_create(cudnn, &p->shape, direction, p->precision, &choice, &again);
     }
     if (status == FB_OK)
         status = run_problem(again, 0, p);
-    *dropped = conv ? fb_cudnn_conv_listing(conv).failed : 0;
+    *failed = conv ? fb_cudnn_conv_listing(conv).failed : 0;
     fb_cudnn_conv_destroy(&again);
     fb_cudnn_conv_destroy(&conv);
     fb_cudnn_destroy(&cudnn);
     return status;
 }
 
-/* Building a plan, and its first run while tuning, may fail: the candidate is dropped, and counted. All else is an
- * error that names the call. */
+/* Lets every call fail once. Where a candidate of several is built or runs first it is dropped and counted; all else is
+ * an error that names the call. `survivals`: how often it went on; `dropped`: candidates that failed in those. */
+static void check_failures(fb_cudnn_direction direction, fb_cudnn_precision precision, int64_t survivals,
+                           int64_t dropped)
+{
+    problem p = make_problem(&typical, precision);
+    int64_t survived = 0, total_failed = 0, n = 1;
+    fill_device(&p, direction);
+    for (;; n++) {
+        int64_t failed = 0;
+        stub_reset();
+        stub.fail_at = n;
+        fb_status status = whole_life(&p, direction, &failed);
+        assert_stub_is_clean();
+        if (!stub.failed_call)
+            break;
+        if (status == FB_OK) {
+            survived++;
+            total_failed += failed;
+        } else {
+            must_fail(status, stub.failed_call, "injected failure");
+        }
+    }
+    assert_true(n > 1000);
+    assert_int_equal(survived, survivals);
+    assert_int_equal(total_failed, dropped);
+    free_problem(&p);
+}
+
 static void test_failures(void **state)
 {
     (void)state;
-    int64_t calls = 0, fatal = 0, survived = 0, survivors_dropped = 0;
-    problem p = make_problem(&typical, FB_CUDNN_BF16);
-    fill_device(&p, FB_CUDNN_FORWARD);
-    for (int64_t n = 1; n < MOST_CALLS; n++) {
-        int64_t dropped = 0;
-        stub_reset();
-        stub.fail_at = n;
-        fb_status status = whole_life(&p, &dropped);
-        assert_stub_is_clean();
-        if (!stub.failed_call) {
-            must(status);
-            break;
-        }
-        calls = n;
-        if (status == FB_OK) {
-            survived++;
-            survivors_dropped += dropped;
-        } else {
-            must_fail(status, stub.failed_call, "injected failure");
-            fatal++;
-        }
-    }
-    assert_true(calls > 1000);
-    assert_int_equal(fatal + survived, calls);
-    assert_int_equal(survived, 7 + 5 * 6); /* plans finalised; first runs, each of 6 calls */
-    /* one of the stub's engines always fails, and once it is the one that was to fail */
-    assert_int_equal(survivors_dropped, 2 * survived - 1);
-    free_problem(&p);
+    /* 7 plans; 5 first runs of 6 calls each. One of the stub's engines fails always, and once it is the one. */
+    check_failures(FB_CUDNN_FORWARD, FB_CUDNN_BF16, 7 + 5 * 6, 2 * (7 + 5 * 6) - 1);
+}
+
+static void test_failures_of_unlisted_engines(void **state)
+{
+    (void)state;
+    /* 21 engine numbers but the one that serves, 9 configurations of others and 2 of it, 2 plans, 2 first runs */
+    const int64_t survivals = 21 + 9 + 2 + 2 + 2 * 6;
+    check_failures(FB_CUDNN_BACKWARD_WEIGHTS, FB_CUDNN_BF16_GRADIENT_F32, survivals, survivals);
 }
 
 int main(void)
@@ -575,6 +589,7 @@ int main(void)
         cmocka_unit_test(test_convolution_refuses),
         cmocka_unit_test(test_run_refuses),
         cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_failures_of_unlisted_engines),
         cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

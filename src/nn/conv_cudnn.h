@@ -30,7 +30,7 @@ typedef enum fb_cudnn_direction {
 /* Sums are in float32 throughout: engines that reduce in less, or narrow their inputs, are never used. */
 typedef enum fb_cudnn_precision {
     FB_CUDNN_BF16,              /* x, w, y and their gradients in bfloat16 */
-    FB_CUDNN_BF16_GRADIENT_F32, /* the same, but the weight gradient in float32 */
+    FB_CUDNN_BF16_GRADIENT_F32, /* the same, but the weight gradient in float32; see fb_cudnn_conv_create */
     FB_CUDNN_TF32,              /* all in float32; products may take TF32 factors (10 bits of mantissa) */
     FB_CUDNN_F32                /* all in float32, no tensor cores, no transform (FFT, Winograd) */
 } fb_cudnn_precision;
@@ -77,9 +77,12 @@ void fb_cudnn_destroy(fb_cudnn **cudnn);
 
 /* Lists the plans of one direction of a convolution. With choice NULL, all that the heuristics (mode A, then fallback)
  * know, can be built, are deterministic and keep the precision, cuDNN's favourite first; otherwise exactly that one.
- * `cudnn` is borrowed until the convolution is destroyed. Errors: a shape that is none or has a tensor of 2^31
- * elements or more (kernels that count in 32 bits have given wrong results), no engine for it, a choice of another
- * version, one that this version does not have here, or one that is not deterministic. */
+ * For a float32 gradient of a bfloat16 convolution the heuristics of cuDNN 9.19 know none; then every engine is tried,
+ * which takes seconds a plan (run-time compilation), and may be slower than a bfloat16 gradient: compare both. Whatever
+ * the plan, compare its results with another precision's once per shape: cuDNN has shipped wrong kernels. `cudnn` is
+ * borrowed until the convolution is destroyed. Errors: a shape that is none or has a tensor of 2^31 elements or more
+ * (kernels that count in 32 bits have given wrong results), no engine for it, a choice of another version, one that
+ * this version does not have here, or one that is not deterministic. */
 fb_status fb_cudnn_conv_create(fb_cudnn *cudnn, const fb_conv_shape *shape, fb_cudnn_direction direction,
                                fb_cudnn_precision precision, const fb_cudnn_choice *choice,
                                fb_cudnn_conv **out) FB_MUST_USE;

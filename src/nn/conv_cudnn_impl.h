@@ -49,7 +49,7 @@ struct fb_cudnn_conv {
     candidate *candidates; /* (capacity), owned */
     int64_t count, capacity;
     fb_cudnn_listing listing;
-    char refusal[FB_CUDNN_ERROR_CHARS]; /* cuDNN's text for the first configuration that it refused, or "" */
+    char refusal[FB_CUDNN_ERROR_CHARS]; /* cuDNN's text for a configuration that it refused, or "" */
 };
 
 /* The error of a call, with cuDNN's own words. */

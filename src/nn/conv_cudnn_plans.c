@@ -61,15 +61,18 @@ static uint32_t imprecise_notes(fb_cudnn_precision precision)
     return notes;
 }
 
+/* Keeps the text of the first one, but sooner that of a failure than that of something not supported. */
 static void count_refusal(fb_cudnn_conv *conv, cudnnStatus_t status, int64_t configurations, const char *what)
 {
     char text[FB_CUDNN_ERROR_CHARS - 128] = "";
-    if (CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED)
+    const int unsupported = CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED;
+    const int first_failure = !unsupported && conv->listing.failed == 0;
+    if (unsupported)
         conv->listing.unsupported += configurations;
     else
         conv->listing.failed += configurations;
     cudnnGetLastErrorString(text, sizeof text);
-    if (!conv->refusal[0])
+    if (!conv->refusal[0] || first_failure)
         snprintf(conv->refusal, sizeof conv->refusal, "cudnnBackendFinalize(%s): %s: %s", what,
                  cudnnGetErrorString(status), text);
 }
@@ -190,38 +193,135 @@ static fb_status from_heuristics(fb_cudnn_conv *conv)
     return status;
 }
 
-static fb_status make_engine(fb_cudnn_conv *conv, const fb_cudnn_choice *choice, bag *parts, descriptor *out)
+static fb_status make_engine(fb_cudnn_conv *conv, int64_t number, bag *parts, descriptor *out)
 {
     FB_TRY(MAKE(parts, ENGINE, out));
     SET(*out, ENGINE_OPERATION_GRAPH, BACKEND_DESCRIPTOR, 1, &conv->graph);
-    SET(*out, ENGINE_GLOBAL_INDEX, INT64, 1, &choice->engine);
+    SET(*out, ENGINE_GLOBAL_INDEX, INT64, 1, &number);
     if (conv->cudnn->device)
         SET(*out, ENGINE_DEVICEPROP, BACKEND_DESCRIPTOR, 1, &conv->cudnn->device);
-    return fb_cudnn_finalize(*out, "ENGINE");
+    return FB_OK;
 }
 
-static fb_status make_config(fb_cudnn_conv *conv, const fb_cudnn_choice *choice, bag *parts)
+/* The configuration is the last descriptor in `parts`, not yet finalised. */
+static fb_status make_config(descriptor engine, int64_t knob_count, const fb_cudnn_knob *knobs, bag *parts)
 {
-    descriptor engine = NULL, knobs[FB_CUDNN_KNOBS_MAX], config = NULL;
-    FB_TRY(make_engine(conv, choice, parts, &engine));
-    for (int64_t i = 0; i < choice->knob_count; i++) {
-        const cudnnBackendKnobType_t type = (cudnnBackendKnobType_t)choice->knobs[i].type;
-        FB_TRY(MAKE(parts, KNOB_CHOICE, &knobs[i]));
-        SET(knobs[i], KNOB_CHOICE_KNOB_TYPE, KNOB_TYPE, 1, &type);
-        SET(knobs[i], KNOB_CHOICE_KNOB_VALUE, INT64, 1, &choice->knobs[i].value);
-        FB_TRY(fb_cudnn_finalize(knobs[i], "KNOB_CHOICE"));
+    descriptor choices[FB_CUDNN_KNOBS_MAX], config = NULL;
+    for (int64_t i = 0; i < knob_count; i++) {
+        const cudnnBackendKnobType_t type = (cudnnBackendKnobType_t)knobs[i].type;
+        FB_TRY(MAKE(parts, KNOB_CHOICE, &choices[i]));
+        SET(choices[i], KNOB_CHOICE_KNOB_TYPE, KNOB_TYPE, 1, &type);
+        SET(choices[i], KNOB_CHOICE_KNOB_VALUE, INT64, 1, &knobs[i].value);
+        FB_TRY(fb_cudnn_finalize(choices[i], "KNOB_CHOICE"));
     }
     FB_TRY(MAKE(parts, ENGINECFG, &config));
     SET(config, ENGINECFG_ENGINE, BACKEND_DESCRIPTOR, 1, &engine);
-    if (choice->knob_count > 0)
-        SET(config, ENGINECFG_KNOB_CHOICES, BACKEND_DESCRIPTOR, choice->knob_count, knobs);
-    FB_TRY(fb_cudnn_finalize(config, "ENGINECFG"));
-    return add_config(conv, &parts->items[parts->count - 1], choice);
+    if (knob_count > 0)
+        SET(config, ENGINECFG_KNOB_CHOICES, BACKEND_DESCRIPTOR, knob_count, choices);
+    return FB_OK;
 }
+
+static fb_status build_choice(fb_cudnn_conv *conv, const fb_cudnn_choice *choice, bag *parts)
+{
+    descriptor engine = NULL;
+    FB_TRY(make_engine(conv, choice->engine, parts, &engine));
+    FB_TRY(fb_cudnn_finalize(engine, "ENGINE"));
+    FB_TRY(make_config(engine, choice->knob_count, choice->knobs, parts));
+    descriptor *config = &parts->items[parts->count - 1];
+    FB_TRY(fb_cudnn_finalize(*config, "ENGINECFG"));
+    return add_config(conv, config, choice);
+}
+
+/* The plan that `choice` names and no other. */
+static fb_status from_choice(fb_cudnn_conv *conv, const fb_cudnn_choice *choice)
+{
+    bag parts = {0};
+    if (choice->version != conv->cudnn->version)
+        return FB_FAIL("it is of another version than cuDNN %lld, where its numbers mean other kernels",
+                       (long long)conv->cudnn->version);
+    fb_status status = build_choice(conv, choice, &parts);
+    fb_cudnn_bag_empty(&parts);
+    return status;
+}
+
+/* --- engines that no heuristics name -------------------------------------------------------------------------- */
+
+/* Finalises a descriptor whose refusal is no error but a configuration the less. */
+static int refused(fb_cudnn_conv *conv, descriptor d, const char *what)
+{
+    const cudnnStatus_t status = cudnnBackendFinalize(d);
+    if (status == CUDNN_STATUS_SUCCESS)
+        return 0;
+    conv->listing.listed++;
+    count_refusal(conv, status, 1, what);
+    return 1;
+}
+
+/* The most parts into which an engine can split its sums; 1 if it does not. */
+static fb_status read_most_splits(descriptor engine, bag *parts, int64_t *most)
+{
+    descriptor infos[CUDNN_KNOB_TYPE_COUNTS];
+    int64_t count = 0;
+    *most = 1;
+    for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; i++)
+        FB_TRY(MAKE(parts, KNOB_INFO, &infos[i]));
+    GET(engine, ENGINE_KNOB_INFO, BACKEND_DESCRIPTOR, CUDNN_KNOB_TYPE_COUNTS, &count, infos);
+    for (int64_t i = 0; i < count && i < CUDNN_KNOB_TYPE_COUNTS; i++) {
+        cudnnBackendKnobType_t type = CUDNN_KNOB_TYPE_COUNTS;
+        GET_ONE(infos[i], KNOB_INFO_TYPE, KNOB_TYPE, &type);
+        if (type == CUDNN_KNOB_TYPE_SPLIT_K_SLC)
+            GET_ONE(infos[i], KNOB_INFO_MAXIMUM_VALUE, INT64, most);
+    }
+    return FB_OK;
+}
+
+/* An engine with its other knobs as they are by default. Few splits suit small volumes, many large ones. */
+static fb_status try_engine(fb_cudnn_conv *conv, int64_t number, bag *parts)
+{
+    static const int64_t splits[] = {1, 16, 128};
+    descriptor engine = NULL;
+    int64_t most = 1;
+    FB_TRY(make_engine(conv, number, parts, &engine));
+    if (refused(conv, engine, "ENGINE"))
+        return FB_OK;
+    FB_TRY(read_most_splits(engine, parts, &most));
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        const fb_cudnn_knob knob = {CUDNN_KNOB_TYPE_SPLIT_K_SLC, splits[i]};
+        if (splits[i] > most)
+            break;
+        FB_TRY(make_config(engine, most > 1, &knob, parts));
+        descriptor *config = &parts->items[parts->count - 1];
+        if (!refused(conv, *config, "ENGINECFG"))
+            FB_TRY(add_config(conv, config, NULL));
+    }
+    return FB_OK;
+}
+
+/* A bfloat16 convolution with a float32 gradient: the heuristics of 9.19 list no engine that can, but there is one,
+ * compiled at run time (engine 69). */
+static fb_status from_all_engines(fb_cudnn_conv *conv)
+{
+    int64_t count = 0;
+    fb_status status = FB_OK;
+    GET_ONE(conv->graph, OPERATIONGRAPH_ENGINE_GLOBAL_COUNT, INT64, &count);
+    for (int64_t number = 0; number < count && status == FB_OK; number++) {
+        bag parts = {0};
+        status = try_engine(conv, number, &parts);
+        fb_cudnn_bag_empty(&parts);
+    }
+    return status;
+}
+
+static int wants_float32_gradient(const fb_cudnn_conv *conv)
+{
+    return conv->precision == FB_CUDNN_BF16_GRADIENT_F32 && conv->direction == FB_CUDNN_BACKWARD_WEIGHTS;
+}
+
+/* --- all together ---------------------------------------------------------------------------------------------- */
 
 static const char *advice(const fb_cudnn_conv *conv)
 {
-    if (conv->precision == FB_CUDNN_BF16_GRADIENT_F32 && conv->direction == FB_CUDNN_BACKWARD_WEIGHTS)
+    if (wants_float32_gradient(conv))
         return "; take the weight gradient in bf16";
     return conv->precision == FB_CUDNN_F32 ? "; allow tf32" : "; train on the CPU backend";
 }
@@ -236,22 +336,12 @@ static fb_status nothing_left(const fb_cudnn_conv *conv, const char *next)
                    conv->refusal[0] ? "; the first: " : "", conv->refusal, next);
 }
 
-/* The plan that `choice` names and no other. */
-static fb_status from_choice(fb_cudnn_conv *conv, const fb_cudnn_choice *choice)
-{
-    bag parts = {0};
-    if (choice->version != conv->cudnn->version)
-        return FB_FAIL("it is of another version than cuDNN %lld, where its numbers mean other kernels",
-                       (long long)conv->cudnn->version);
-    fb_status status = make_config(conv, choice, &parts);
-    fb_cudnn_bag_empty(&parts);
-    return status;
-}
-
 fb_status fb_cudnn_list_plans(fb_cudnn_conv *conv, const fb_cudnn_choice *choice)
 {
     char text[FB_CUDNN_CHOICE_CHARS];
     fb_status status = choice ? from_choice(conv, choice) : from_heuristics(conv);
+    if (status == FB_OK && conv->count == 0 && !choice && wants_float32_gradient(conv))
+        status = from_all_engines(conv);
     if (status == FB_OK && conv->count == 0)
         status = nothing_left(conv, choice ? "" : advice(conv));
     if (!choice)
