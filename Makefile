@@ -73,7 +73,7 @@ DOUBLE_OBJ = $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
-# --- cuDNN: compiled where its headers are; only test_conv_cudnn links the library ------------------------------------------
+# --- cuDNN: compiled where its headers are; the library is linked by two tests only --------------------------
 
 CUDNN_HOME ?= $(or $(CUDA_HOME),/usr/local/cuda)
 CUDNN_CFLAGS ?= -isystem$(CUDNN_HOME)/include
@@ -206,7 +206,7 @@ $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
 $(TESTS): extra_libs = $(CMOCKA_LIBS)
-$(BUILDDIR)/tests/test_conv_cudnn: extra_libs = $(CUDNN_LIBS) $(CMOCKA_LIBS)
+$(addprefix $(BUILDDIR)/tests/,test_conv_cudnn test_conv_cudnn_gpu): extra_libs = $(CUDNN_LIBS) $(CMOCKA_LIBS)
 $(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB)
 	$(link)
 

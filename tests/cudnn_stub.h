@@ -121,7 +121,7 @@ static int stub_injected(const char *call)
     return 1;
 }
 
-/* --- rules: which attribute of which descriptor ------------------------------------------------------------------ */
+/* --- rules: which attribute of which descriptor ---------------------------------------------------------------- */
 
 typedef enum stub_need { OPTIONAL, NEEDED, WITH_DEVICE, WITHOUT_DEVICE } stub_need;
 
@@ -239,7 +239,7 @@ static int stub_enum(const stub_descriptor *d, cudnnBackendAttributeName_t name)
     return *(const int *)stub_find(d, name)->values;
 }
 
-/* --- descriptors -------------------------------------------------------------------------------------------------- */
+/* --- descriptors ----------------------------------------------------------------------------------------------- */
 
 static stub_descriptor *stub_make(cudnnBackendDescriptorType_t type)
 {

@@ -4,10 +4,9 @@
  */
 #pragma once
 
-#include <math.h>
+#include "conv_problem.h"
 
-/* --- finalising -----------------------------------------------------------------------------------------------------
- */
+/* --- finalising ------------------------------------------------------------------------------------------------ */
 
 static const stub_engine *stub_engine_of(int64_t index)
 {
@@ -175,8 +174,7 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor)
     return status;
 }
 
-/* --- asking
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- asking ---------------------------------------------------------------------------------------------------- */
 
 /* Makes an empty descriptor of the program's a finalised copy of another. */
 static cudnnStatus_t stub_fill(stub_descriptor *to, const stub_descriptor *from)
@@ -320,25 +318,13 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const descriptor
     return stub_stored(d, stub_find(d, name), most, count, out);
 }
 
-/* --- running
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- running --------------------------------------------------------------------------------------------------- */
 
 static double stub_load(const stub_descriptor *t, const void *data, int64_t i)
 {
     if (stub_enum(t, CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_FLOAT)
         return (double)((const float *)data)[i];
-    const uint32_t bits = (uint32_t)((const uint16_t *)data)[i] << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return (double)value;
-}
-
-/* float to bfloat16, to the nearest, ties to even */
-static uint16_t stub_bf16(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+    return (double)of_bf16(((const uint16_t *)data)[i]);
 }
 
 static void stub_store(const stub_descriptor *t, void *data, int64_t i, double value)
@@ -346,7 +332,7 @@ static void stub_store(const stub_descriptor *t, void *data, int64_t i, double v
     if (stub_enum(t, CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_FLOAT)
         ((float *)data)[i] = (float)value;
     else
-        ((uint16_t *)data)[i] = stub_bf16((float)value);
+        ((uint16_t *)data)[i] = to_bf16((float)value);
 }
 
 /* One convolution with its tensors' layouts. */
@@ -458,8 +444,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     return CUDNN_STATUS_SUCCESS;
 }
 
-/* --- handles and errors
- * ------------------------------------------------------------------------------------------------ */
+/* --- handles and errors ---------------------------------------------------------------------------------------- */
 
 size_t cudnnGetVersion(void)
 {
@@ -500,8 +485,7 @@ cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
     return CUDNN_STATUS_SUCCESS;
 }
 
-/* --- the CUDA runtime
- * -------------------------------------------------------------------------------------------------- */
+/* --- the CUDA runtime ------------------------------------------------------------------------------------------ */
 
 const char *cudaGetErrorString(cudaError_t error)
 {

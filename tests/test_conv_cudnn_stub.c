@@ -3,11 +3,8 @@
  * The cuDNN convolutions over a cuDNN of ours (cudnn_stub.h), which computes on the host and complains about every
  * misuse: results against the reference, which engines are used, plans as text, and every call failing once.
  */
-#include "arrays.h"
+#include "conv_problem.h"
 #include "cudnn_stub.h"
-#include "nn/conv_cudnn.h"
-
-enum { WORKSPACE_BYTES = 4096 };
 
 static void *const stream = (void *)0x1230;
 
@@ -33,111 +30,13 @@ static const fb_conv_shape shapes[] = {
     {{7, 2, 5}, 3, 5, 1, 2},  {{1, 1, 1}, 4, 3, 3, 1}, {{2, 1, 3}, 5, 4, 3, 2},
 };
 
-/* --- data: the reference's arrays and what cuDNN is handed
- * -------------------------------------------------------------- */
-
-typedef struct problem {
-    fb_conv_shape shape;
-    fb_cudnn_precision precision;
-    int64_t counts[3];    /* elements of x, w, y */
-    float *values[3];     /* x, w (O, I, K, K, K), dy: representable in the precision */
-    void *device[3];      /* the same as cuDNN wants them, w as (O, K, K, K, I) */
-    unsigned char *space; /* (WORKSPACE_BYTES) */
-} problem;
-
-static int is_bf16(const problem *p, int tensor, fb_cudnn_direction direction)
-{
-    return p->precision == FB_CUDNN_BF16 ||
-           (p->precision == FB_CUDNN_BF16_GRADIENT_F32 && !(tensor == 1 && direction == FB_CUDNN_BACKWARD_WEIGHTS));
-}
-
-/* Where cuDNN's weights hold element i of the reference's. */
-static int64_t weight_at(const fb_conv_shape *s, int64_t i)
-{
-    const int64_t taps = s->kernel * s->kernel * s->kernel;
-    const int64_t o = i / (s->c_in * taps), c = i / taps % s->c_in, tap = i % taps;
-    return (o * taps + tap) * s->c_in + c;
-}
-
-static void to_device(const problem *p, int tensor, fb_cudnn_direction direction)
-{
-    for (int64_t i = 0; i < p->counts[tensor]; i++) {
-        const int64_t at = tensor == 1 ? weight_at(&p->shape, i) : i;
-        if (is_bf16(p, tensor, direction))
-            ((uint16_t *)p->device[tensor])[at] = stub_bf16(p->values[tensor][i]);
-        else
-            ((float *)p->device[tensor])[at] = p->values[tensor][i];
-    }
-}
-
-static float *from_device(const problem *p, int tensor, fb_cudnn_direction direction)
-{
-    float *values = make(p->counts[tensor]);
-    for (int64_t i = 0; i < p->counts[tensor]; i++) {
-        const int64_t at = tensor == 1 ? weight_at(&p->shape, i) : i;
-        const uint32_t bits = (uint32_t)((const uint16_t *)p->device[tensor])[at] << 16;
-        if (is_bf16(p, tensor, direction))
-            memcpy(&values[i], &bits, sizeof bits);
-        else
-            values[i] = ((const float *)p->device[tensor])[at];
-    }
-    return values;
-}
-
-static problem make_problem(const fb_conv_shape *s, fb_cudnn_precision precision)
-{
-    int64_t out[3];
-    for (int axis = 0; axis < 3; axis++)
-        out[axis] = (s->in[axis] + s->stride - 1) / s->stride;
-    problem p = {.shape = *s, .precision = precision, .counts = {volume(s->in) * s->c_in, 0, volume(out) * s->c_out}};
-    p.counts[1] = s->c_in * s->c_out * s->kernel * s->kernel * s->kernel;
-    for (int t = 0; t < 3; t++) {
-        p.values[t] = make_random(p.counts[t], (uint32_t)(1 + t), -1.0, 1.0);
-        p.device[t] = make(p.counts[t]);
-        for (int64_t i = 0; i < p.counts[t] && is_bf16(&p, t, FB_CUDNN_FORWARD); i++) {
-            const uint32_t bits = (uint32_t)stub_bf16(p.values[t][i]) << 16;
-            memcpy(&p.values[t][i], &bits, sizeof bits);
-        }
-    }
-    must(FB_ALLOC(p.space, WORKSPACE_BYTES, "workspace"));
-    return p;
-}
-
-static void free_problem(problem *p)
-{
-    for (int t = 0; t < 3; t++) {
-        FB_FREE(p->values[t]);
-        FB_FREE(p->device[t]);
-    }
-    FB_FREE(p->space);
-}
-
 static fb_status run_problem(fb_cudnn_conv *conv, int64_t i, const problem *p)
 {
-    return fb_cudnn_conv_run(conv, i, p->device[0], p->device[1], p->device[2],
+    return fb_cudnn_conv_run(conv, i, p->image[0], p->image[1], p->image[2],
                              fb_cudnn_conv_choice(conv, i)->workspace_bytes > 0 ? p->space : NULL);
 }
 
-/* What the direction writes, by the reference. */
-static float *expected(const problem *p, fb_cudnn_direction direction)
-{
-    const int written = direction == FB_CUDNN_FORWARD ? 2 : (int)direction - 1;
-    float *result = make_nan(p->counts[written]);
-    fb_conv *conv = NULL;
-    must(fb_ops_ref.conv_create(&p->shape, &conv));
-    must(fb_ops_ref.conv_load(conv, p->values[1]));
-    if (direction == FB_CUDNN_FORWARD)
-        must(fb_ops_ref.conv_fwd(conv, p->values[0], result));
-    else if (direction == FB_CUDNN_BACKWARD_DATA)
-        must(fb_ops_ref.conv_bwd_data(conv, p->values[2], result));
-    else
-        must(fb_ops_ref.conv_bwd_weights(conv, p->values[0], p->values[2], result));
-    fb_ops_ref.conv_destroy(&conv);
-    return result;
-}
-
-/* --- results
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- results --------------------------------------------------------------------------------------------------- */
 
 static fb_cudnn *open_stub(void)
 {
@@ -146,28 +45,19 @@ static fb_cudnn *open_stub(void)
     return cudnn;
 }
 
-/* All three buffers but the one written hold the problem; that one holds NaN (0xFF bytes). */
-static void fill_device(const problem *p, fb_cudnn_direction direction)
-{
-    const int written = direction == FB_CUDNN_FORWARD ? 2 : (int)direction - 1;
-    for (int t = 0; t < 3; t++)
-        to_device(p, t, direction);
-    memset(p->device[written], 0xFF, (size_t)p->counts[written] * sizeof(float));
-}
-
 static void check_direction(fb_cudnn *cudnn, const problem *p, fb_cudnn_direction direction)
 {
-    const int written = direction == FB_CUDNN_FORWARD ? 2 : (int)direction - 1;
+    const int written = written_by(direction);
     /* a rounding to bfloat16 of the largest element, or float32 sums */
     const double bound = is_bf16(p, written, direction) ? 1.0 / 256.0 : 1e-6;
     float *want = expected(p, direction);
     fb_cudnn_conv *conv = NULL;
     must(fb_cudnn_conv_create(cudnn, &p->shape, direction, p->precision, NULL, &conv));
     for (int64_t i = 0; i < fb_cudnn_conv_count(conv); i++) {
-        fill_device(p, direction);
+        fill_images(p, direction);
         must(run_problem(conv, i, p));
         assert_int_equal(stub.ran_engine, fb_cudnn_conv_choice(conv, i)->engine);
-        float *got = from_device(p, written, direction);
+        float *got = read_image(p, written, direction);
         assert_close("direction", p->counts[written], got, want, bound);
         FB_FREE(got);
     }
@@ -203,10 +93,10 @@ static void test_results_notice_one_wrong_weight(void **state)
     problem p = make_problem(&typical, FB_CUDNN_F32);
     float *want = expected(&p, FB_CUDNN_FORWARD);
     p.values[1][321] += 0.1F;
-    fill_device(&p, FB_CUDNN_FORWARD);
+    fill_images(&p, FB_CUDNN_FORWARD);
     must(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_FORWARD, FB_CUDNN_F32, NULL, &conv));
     must(run_problem(conv, 0, &p));
-    float *got = from_device(&p, 2, FB_CUDNN_FORWARD);
+    float *got = read_image(&p, 2, FB_CUDNN_FORWARD);
     assert_true(error_of(p.counts[2], got, want) > 1e-3);
     FB_FREE(got);
     FB_FREE(want);
@@ -216,8 +106,7 @@ static void test_results_notice_one_wrong_weight(void **state)
     assert_stub_is_clean();
 }
 
-/* --- engines
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- engines --------------------------------------------------------------------------------------------------- */
 
 static void assert_plan(const fb_cudnn_conv *conv, int64_t i, const char *expected_text)
 {
@@ -274,7 +163,7 @@ static void test_engines(void **state)
 
 static fb_status tune(fb_cudnn_conv *conv, const problem *p, size_t workspace_bytes, fb_cudnn_tuning *tuning)
 {
-    return fb_cudnn_conv_tune(conv, p->device[0], p->device[1], p->device[2], p->space, workspace_bytes, 5, tuning);
+    return fb_cudnn_conv_tune(conv, p->image[0], p->image[1], p->image[2], p->space, workspace_bytes, 5, tuning);
 }
 
 static void check_tuning(fb_cudnn *cudnn, const problem *p, size_t workspace_bytes, int64_t winner, double best_ms)
@@ -300,7 +189,7 @@ static void test_tuning(void **state)
     stub_reset();
     fb_cudnn *cudnn = open_stub();
     problem p = make_problem(&typical, FB_CUDNN_BF16);
-    fill_device(&p, FB_CUDNN_BACKWARD_WEIGHTS);
+    fill_images(&p, FB_CUDNN_BACKWARD_WEIGHTS);
     check_tuning(cudnn, &p, 4096, 4, 2.0);
     check_tuning(cudnn, &p, 4095, 3, 3.0);
     check_tuning(cudnn, &p, 0, 13, 4.0);
@@ -331,8 +220,7 @@ static void test_tuning_refuses(void **state)
     assert_stub_is_clean();
 }
 
-/* --- plans as text
- * -------------------------------------------------------------------------------------------------------- */
+/* --- plans as text --------------------------------------------------------------------------------------------- */
 
 static void test_text(void **state)
 {
@@ -402,7 +290,7 @@ static void test_choice(void **state)
     fb_cudnn *cudnn = open_stub();
     fb_cudnn_conv *conv = NULL;
     problem p = make_problem(&typical, FB_CUDNN_BF16);
-    fill_device(&p, FB_CUDNN_BACKWARD_DATA);
+    fill_images(&p, FB_CUDNN_BACKWARD_DATA);
     must(create_from(cudnn, "cudnn 9.19.0 engine 3 knobs 2=4,12=63 workspace 7", FB_CUDNN_BF16, &conv));
     assert_int_equal(fb_cudnn_conv_count(conv), 1);
     assert_plan(conv, 0, "cudnn 9.19.0 engine 3 knobs 2=4,12=63 workspace 64");
@@ -430,8 +318,7 @@ static void test_choice(void **state)
     assert_stub_is_clean();
 }
 
-/* --- refusals
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- refusals -------------------------------------------------------------------------------------------------- */
 
 static void test_handle_refuses(void **state)
 {
@@ -482,11 +369,11 @@ static void test_run_refuses(void **state)
     fb_cudnn *cudnn = open_stub();
     fb_cudnn_conv *conv = typical_conv(cudnn, FB_CUDNN_BF16);
     problem p = make_problem(&typical, FB_CUDNN_BF16);
-    char *x = p.device[0];
-    must_fail(fb_cudnn_conv_run(conv, 0, x + 2, p.device[1], p.device[2], p.space), "x is at", "16 bytes");
-    must_fail(fb_cudnn_conv_run(conv, 0, x, NULL, p.device[2], p.space), "w is at");
-    must_fail(fb_cudnn_conv_run(conv, 0, x, p.device[1], p.device[2], NULL), "the plan needs 64 bytes");
-    must_fail(fb_cudnn_conv_run(conv, 0, x, p.device[1], p.device[2], p.space + 8), "the plan needs 64 bytes");
+    char *x = p.image[0];
+    must_fail(fb_cudnn_conv_run(conv, 0, x + 2, p.image[1], p.image[2], p.space), "x is at", "16 bytes");
+    must_fail(fb_cudnn_conv_run(conv, 0, x, NULL, p.image[2], p.space), "w is at");
+    must_fail(fb_cudnn_conv_run(conv, 0, x, p.image[1], p.image[2], NULL), "the plan needs 64 bytes");
+    must_fail(fb_cudnn_conv_run(conv, 0, x, p.image[1], p.image[2], p.space + 8), "the plan needs 64 bytes");
     fb_cudnn_conv_destroy(&conv);
     fb_cudnn_destroy(&cudnn);
     must(fb_cudnn_create_deviceless("{\"deviceVer\":900}", &cudnn));
@@ -499,8 +386,7 @@ static void test_run_refuses(void **state)
     assert_stub_is_clean();
 }
 
-/* --- every call fails once
- * ---------------------------------------------------------------------------------------------------- */
+/* --- every call fails once ------------------------------------------------------------------------------------- */
 
 /* Everything once: listed, tuned, run, built anew from its own text. */
 static fb_status whole_life(const problem *p, fb_cudnn_direction direction, int64_t *failed)
@@ -537,7 +423,7 @@ static void check_failures(fb_cudnn_direction direction, fb_cudnn_precision prec
 {
     problem p = make_problem(&typical, precision);
     int64_t survived = 0, total_failed = 0, n = 1;
-    fill_device(&p, direction);
+    fill_images(&p, direction);
     for (;; n++) {
         int64_t failed = 0;
         stub_reset();

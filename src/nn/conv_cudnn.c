@@ -20,7 +20,7 @@ enum { OLDEST = 91500 };
             return FB_FAIL("%s: %s", #call, cudaGetErrorString(cuda_try_status_));                                     \
     } while (0)
 
-/* --- the handle ---------------------------------------------------------------------------------------------- */
+/* --- the handle ------------------------------------------------------------------------------------------------ */
 
 static fb_status check_version(fb_cudnn *cudnn)
 {
@@ -88,7 +88,7 @@ void fb_cudnn_destroy(fb_cudnn **cudnn)
     FB_FREE(*cudnn);
 }
 
-/* --- a convolution ------------------------------------------------------------------------------------------- */
+/* --- a convolution --------------------------------------------------------------------------------------------- */
 
 static const char *direction_name(fb_cudnn_direction direction)
 {
@@ -177,7 +177,7 @@ void fb_cudnn_conv_keep(fb_cudnn_conv *conv, int64_t i)
         fb_cudnn_candidate_free(&conv->candidates[--conv->count]);
 }
 
-/* --- execution ----------------------------------------------------------------------------------------------- */
+/* --- execution ------------------------------------------------------------------------------------------------- */
 
 static fb_status check_pointers(const candidate *c, void *const data[TENSORS], const void *workspace)
 {
@@ -226,7 +226,7 @@ fb_status fb_cudnn_conv_run(fb_cudnn_conv *conv, int64_t i, void *x, void *w, vo
     return with_context(conv, execute(conv, &conv->candidates[i], data, workspace));
 }
 
-/* --- tuning -------------------------------------------------------------------------------------------------- */
+/* --- tuning ---------------------------------------------------------------------------------------------------- */
 
 typedef struct stopwatch {
     cudaEvent_t start, stop;

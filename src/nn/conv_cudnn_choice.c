@@ -34,8 +34,7 @@ void fb_cudnn_choice_print(const fb_cudnn_choice *choice, size_t chars, char *te
            (long long)choice->workspace_bytes);
 }
 
-/* --- parsing: each step moves *at on and returns whether it found what it looked for
- * ---------------------------------- */
+/* --- parsing: each step moves *at on and returns whether it found what it looked for --------------------------- */
 
 static int word(const char **at, const char *expected)
 {

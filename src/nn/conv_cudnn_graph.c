@@ -73,7 +73,7 @@ fb_status fb_cudnn_finalize(descriptor d, const char *what)
     return status == CUDNN_STATUS_SUCCESS ? FB_OK : fb_cudnn_failed(status, "cudnnBackendFinalize", what);
 }
 
-/* --- the operation graph ------------------------------------------------------------------------------------- */
+/* --- the operation graph --------------------------------------------------------------------------------------- */
 
 /* Dimensions of the convolution's tensors in cuDNN's logical order. Errors: not a convolution, too large. */
 static fb_status measure(const fb_conv_shape *s, int64_t dims[TENSORS][FB_CUDNN_NDIMS])

@@ -147,7 +147,7 @@ static fb_status add_config(fb_cudnn_conv *conv, descriptor *config, const fb_cu
     return status;
 }
 
-/* --- where candidates come from ------------------------------------------------------------------------------ */
+/* --- where candidates come from -------------------------------------------------------------------------------- */
 
 static fb_status list_configs(fb_cudnn_conv *conv, cudnnBackendHeurMode_t mode, bag *results)
 {
@@ -244,7 +244,7 @@ static fb_status from_choice(fb_cudnn_conv *conv, const fb_cudnn_choice *choice)
     return status;
 }
 
-/* --- engines that no heuristics name -------------------------------------------------------------------------- */
+/* --- engines that no heuristics name --------------------------------------------------------------------------- */
 
 /* Finalises a descriptor whose refusal is no error but a configuration the less. */
 static int refused(fb_cudnn_conv *conv, descriptor d, const char *what)
