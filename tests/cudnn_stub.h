@@ -84,7 +84,8 @@ enum { STUB_ENGINES = sizeof stub_engines / sizeof *stub_engines, STUB_UNDELIVER
 typedef struct stub_state {
     size_t version;
     int no_device;                        /* cudnnCreate finds none */
-    int no_engines;                       /* the heuristics list nothing */
+    int no_engines;                       /* 1: none listed, 2: none there */
+    int forgets_knobs;                    /* configurations do not tell their knobs */
     cudnnStatus_t refuse_mode_a;          /* what heuristics of mode A say */
     int64_t failing_engine;               /* its plans do not run; -1: none */
     int64_t calls, fail_at;               /* call number fail_at fails; 0: none */

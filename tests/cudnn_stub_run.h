@@ -274,8 +274,8 @@ static cudnnStatus_t stub_stored(const stub_descriptor *d, const stub_attribute 
                                  void *out)
 {
     (void)d;
-    *count = a ? a->count : 0;
-    if (!a || most == 0)
+    *count = a && !(stub.forgets_knobs && a->name == CUDNN_ATTR_ENGINECFG_KNOB_CHOICES) ? a->count : 0;
+    if (*count == 0 || most == 0)
         return CUDNN_STATUS_SUCCESS;
     if (most < a->count)
         return stub_wrong(CUDNN_STATUS_BAD_PARAM_SIZE_INSUFFICIENT, "too few elements");
@@ -307,7 +307,7 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const descriptor
         return stub_knob_infos(d, count, out);
     if (name == CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT && type == CUDNN_TYPE_INT64 && most == 1) {
         *count = 1;
-        *(int64_t *)out = stub.no_engines ? 0 : STUB_ENGINE_COUNT;
+        *(int64_t *)out = stub.no_engines == 2 ? 0 : STUB_ENGINE_COUNT;
         return CUDNN_STATUS_SUCCESS;
     }
     if (name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE && type == CUDNN_TYPE_INT64 && most == 1)

@@ -314,6 +314,9 @@ static void test_choice(void **state)
                   "backward data of 5 x 4 x 6, channels 8 to 16, kernel 3, stride 2", "tune anew");
         assert_null(conv);
     }
+    stub.forgets_knobs = 1;
+    must_fail(create_from(cudnn, "cudnn 9.19.0 engine 3 knobs 2=4,12=63 workspace 7", FB_CUDNN_BF16, &conv),
+              "other knobs than those asked for");
     fb_cudnn_destroy(&cudnn);
     assert_stub_is_clean();
 }
@@ -356,6 +359,10 @@ static void test_convolution_refuses(void **state)
     assert_shape_refused(cudnn, &(fb_conv_shape){{1024, 1024, 1024}, 1, 2, 3, 1}, "2^31 elements");
     assert_shape_refused(cudnn, &(fb_conv_shape){{INT64_MAX, 2, 2}, 1, 2, 3, 2}, "2^31 elements");
     stub.no_engines = 1;
+    must_fail(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_FORWARD, FB_CUDNN_TF32, NULL, &conv),
+              "none of 0 configurations", "train on the CPU backend");
+    must_fail(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_FORWARD, FB_CUDNN_F32, NULL, &conv), "allow tf32");
+    stub.no_engines = 2;
     must_fail(fb_cudnn_conv_create(cudnn, &typical, FB_CUDNN_BACKWARD_WEIGHTS, FB_CUDNN_BF16_GRADIENT_F32, NULL, &conv),
               "none of 0 configurations", "take the weight gradient in bf16");
     fb_cudnn_destroy(&cudnn);

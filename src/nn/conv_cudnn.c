@@ -33,7 +33,7 @@ static fb_status check_version(fb_cudnn *cudnn)
     return FB_OK;
 }
 
-static fb_status bind(fb_cudnn *cudnn, void *stream)
+static fb_status bind_stream(fb_cudnn *cudnn, void *stream)
 {
     FB_TRY(check_version(cudnn));
     cudnnStatus_t status = cudnnCreate(&cudnn->handle);
@@ -59,7 +59,7 @@ fb_status fb_cudnn_create(void *stream, fb_cudnn **out)
 {
     fb_cudnn *cudnn = NULL;
     FB_TRY(FB_ALLOC(cudnn, 1, "cuDNN handle"));
-    fb_status status = bind(cudnn, stream);
+    fb_status status = bind_stream(cudnn, stream);
     if (status != FB_OK)
         fb_cudnn_destroy(&cudnn);
     *out = cudnn;
