@@ -86,6 +86,8 @@ static fb_status build_plan(fb_cudnn_conv *conv, candidate *c)
         return fb_cudnn_failed(made, "cudnnBackendCreateDescriptor", "EXECUTION_PLAN");
     }
     SET(c->plan, EXECUTION_PLAN_ENGINE_CONFIG, BACKEND_DESCRIPTOR, 1, &c->config);
+    if (conv->cudnn->handle) /* newer versions know it from the graph, older ones ask for it */
+        SET(c->plan, EXECUTION_PLAN_HANDLE, HANDLE, 1, &conv->cudnn->handle);
     const cudnnStatus_t built = cudnnBackendFinalize(c->plan);
     if (built != CUDNN_STATUS_SUCCESS) {
         count_refusal(conv, built, 1, "EXECUTION_PLAN");
