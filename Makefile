@@ -84,6 +84,13 @@ NCCL_LIBS := $(if $(NCCL_FOUND),$(foreach dir,$(NCCL_DIRS),-L$(dir) -Wl$(comma)-
              -Wl$(comma)--push-state$(comma)--as-needed -lnccl -Wl$(comma)--pop-state)
 NCCL_OTHER := $(if $(NCCL_FOUND),src/comm/comm_nccl_none.c,src/comm/comm_nccl.c src/comm/comm_nccl_link.c)
 
+# --- cuDNN: only the tests of nn/conv_cudnn.h use it so far -------------------------------------------------------------------
+
+CUDNN_HOME ?= $(CUDA_HOME)
+CUDNN_CFLAGS ?= -isystem$(CUDNN_HOME)/include
+CUDNN_LIBS ?= $(foreach dir,$(wildcard $(CUDNN_HOME)/lib64 $(CUDNN_HOME)/lib),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) -lcudnn
+CUDNN_OTHER := $(if $(and $(HAVE_CUDA),$(wildcard $(CUDNN_HOME)/include/cudnn_graph.h)),,$(wildcard src/nn/conv_cudnn*.c tests/test_conv_cudnn*.c))
+
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 
 OPTIMISE := $(if $(DEBUG),-O1,-O3) -g -march=$(MARCH)
@@ -104,7 +111,7 @@ LIB := $(BUILDDIR)/libfedbrats.a
 CUDA_SRC := $(wildcard src/*/*_cuda.c)
 CUDA_KERNELS := $(wildcard src/*/*.cu)
 CUDA_NONE := $(wildcard src/*/*_cuda_none.c)
-LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC) $(NCCL_OTHER),$(wildcard src/*/*.c)) \
+LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC) $(NCCL_OTHER) $(CUDNN_OTHER),$(wildcard src/*/*.c)) \
            $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
 CUDA_LIB := $(BUILDDIR)/libfedbrats_cuda.a
@@ -115,10 +122,10 @@ EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%=$(BUIL
                 $(BUILDDIR)/emulated/emulator.o $(BUILDDIR)/src/comm/comm_nccl_none.o
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
-DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/*cudnn*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
-TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
+TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(filter-out $(CUDNN_OTHER),$(wildcard tests/test_*.c)))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
 OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
@@ -217,10 +224,12 @@ $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
 $(CUDA_SRC:%.c=$(BUILDDIR)/%.o): extra = $(CUDA_CFLAGS)
 $(BUILDDIR)/emulated/%.o: extra = -I$(EMULATOR)
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
+$(BUILDDIR)/src/nn/conv_cudnn%.o: extra = $(CUDNN_CFLAGS)
 $(BUILDDIR)/tests/%.o: extra = -Itests
 $(BUILDDIR)/src/comm/comm_nccl_link.o: extra = $(NCCL_CFLAGS)
 $(BUILDDIR)/tests/test_comm_nccl.o: extra = -Itests $(NCCL_CFLAGS)
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
+$(BUILDDIR)/tests/test_conv_cudnn%.o: extra = -Itests $(CUDNN_CFLAGS)
 $(BUILDDIR)/src/core/build_info.o: extra = -DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
     -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"'
 
@@ -275,6 +284,7 @@ $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
 $(TESTS): extra_libs = $(CMOCKA_LIBS)
+$(addprefix $(BUILDDIR)/tests/,test_conv_cudnn test_conv_cudnn_gpu): extra_libs = $(CUDNN_LIBS) $(CMOCKA_LIBS)
 $(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB) $(CUDA_LIB)
 	$(link)
 
