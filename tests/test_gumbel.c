@@ -39,7 +39,7 @@ static long double error_of(fb_noise *noise, int zeros, uint64_t top, int empty,
         count += appended ? WORD_BYTES * (1u + (unsigned)empty + (top == 0)) : 0;
     }
     const long double g = ldexpl((long double)fb_gumbel_draw(noise), -FB_GUMBEL_FRACTION_BITS);
-    assert_int_equal(noise->position, count);
+    assert_int_equal(noise->stream.position, count);
     const long double open = top == 0 ? unit * 0x1p-64L : unit; /* of y */
     return fmaxl(fabsl(g - exact_gumbel(zeros, y)), fabsl(g - exact_gumbel(zeros, y + open)));
 }
