@@ -2,6 +2,7 @@
 #include "privacy/gaussian.h"
 
 #include "privacy/grid.h"
+#include "privacy/quantise.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -28,8 +29,15 @@ int64_t fb_gaussian_bound(const fb_release_spec *spec)
 static wide sum_of_squares(int64_t count, const int64_t *value)
 {
     wide sum = 0;
-    for (int64_t k = 0; k < count; k++)
-        sum += (wide)((__extension__(__int128) value[k]) * value[k]);
+#pragma omp parallel if (count > FB_GRID_ALONE)
+    {
+        wide part = 0;
+#pragma omp for nowait
+        for (int64_t k = 0; k < count; k++)
+            part += (wide)((__extension__(__int128) value[k]) * value[k]);
+#pragma omp critical(fb_gaussian_sum)
+        sum += part; /* of integers: in any order */
+    }
     return sum;
 }
 
@@ -51,6 +59,7 @@ double fb_gaussian_clip_norm(int64_t limit, int64_t count, int64_t *value)
     if (square <= allowed)
         return 1.0;
     const uint64_t factor = (uint64_t)(((wide)limit << FACTOR_BITS) / root_up(square));
+#pragma omp parallel for if (count > FB_GRID_ALONE)
     for (int64_t k = 0; k < count; k++) {
         const int64_t magnitude = (int64_t)((wide)llabs(value[k]) * factor >> FACTOR_BITS);
         value[k] = value[k] < 0 ? -magnitude : magnitude;
@@ -62,17 +71,13 @@ double fb_gaussian_clip_norm(int64_t limit, int64_t count, int64_t *value)
 int64_t fb_gaussian_values(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in,
                            fb_update *out, double *norm_scale)
 {
-    const double per_grid_step = ldexp(1.0, -budget->grid_log2); /* a power of two: exact */
     const int64_t bound = fb_gaussian_bound(spec);
     const double outside = fmin(ldexp(spec->clip, -budget->grid_log2), (double)bound + 1.0);
-    int64_t clipped = 0;
-    for (int64_t k = 0; k < out->count; k++) {
-        const float dw = in->dw[out->index ? out->index[k] : k];
-        const double u = isfinite(dw) ? (double)dw / (double)in->steps * per_grid_step : 0.0;
-        const int beyond = fabs(u) > outside;
-        out->grid[k] = beyond ? (u > 0.0 ? bound : -bound) : (int64_t)u;
-        clipped += beyond;
-    }
+    const fb_quantiser quantiser = {(double)in->steps, ldexp(1.0, -budget->grid_log2), outside, bound};
+    int64_t clipped = 0, non_finite = 0;
+#pragma omp parallel for reduction(+ : clipped, non_finite) if (out->count > FB_GRID_ALONE)
+    for (int64_t k = 0; k < out->count; k++)
+        out->grid[k] = fb_quantise(&quantiser, in->dw[out->index ? out->index[k] : k], &clipped, &non_finite);
     *norm_scale = fb_gaussian_clip_norm(budget->clip_norm_grid, out->count, out->grid);
     return clipped;
 }
