@@ -209,6 +209,16 @@ static int64_t unclipped(const task *t, int64_t i)
     return (int64_t)fmax(-0x1p46, fmin(0x1p46, u));
 }
 
+static void copy_values(const task *t, const int32_t *grid, const fb_update *out)
+{
+    const int published = t->spec->select == FB_SELECT_SVT_AS_PUBLISHED;
+#pragma omp for nowait
+    for (int64_t k = 0; k < out->count; k++) {
+        const int64_t i = coordinate(out, k);
+        out->grid[k] = published ? unclipped(t, i) : grid[i];
+    }
+}
+
 /* The chosen values on the grid of the answers, bounded as the noise needs it (as published: not). */
 static void fill_values(const task *t, const int32_t *grid, fb_update *out, fb_release_report *report)
 {
@@ -218,11 +228,11 @@ static void fill_values(const task *t, const int32_t *grid, fb_update *out, fb_r
         report->clipped = grid ? report->clipped : clipped; /* the grid has counted all coordinates */
         return;
     }
-    const int published = t->spec->select == FB_SELECT_SVT_AS_PUBLISHED;
-#pragma omp parallel for if (out->count > FB_GRID_ALONE)
-    for (int64_t k = 0; k < out->count; k++) {
-        const int64_t i = coordinate(out, k);
-        out->grid[k] = published ? unclipped(t, i) : grid[i];
+    if (out->count <= FB_GRID_ALONE) {
+        copy_values(t, grid, out);
+    } else {
+#pragma omp parallel
+        copy_values(t, grid, out);
     }
 }
 
@@ -241,12 +251,25 @@ static fb_status add_answer_noise(const task *t, fb_update *out)
                      again ? limit : MESSAGE_LIMIT, out->count, out->grid);
 }
 
+static void add_non_finite(int64_t n, const float *dw, int64_t *count)
+{
+    int64_t part = 0;
+#pragma omp for nowait
+    for (int64_t i = 0; i < n; i++)
+        part += !isfinite(dw[i]);
+#pragma omp atomic
+    *count += part;
+}
+
 static int64_t count_non_finite(int64_t n, const float *dw)
 {
     int64_t count = 0;
-#pragma omp parallel for reduction(+ : count) if (n > FB_GRID_ALONE)
-    for (int64_t i = 0; i < n; i++)
-        count += !isfinite(dw[i]);
+    if (n <= FB_GRID_ALONE) {
+        add_non_finite(n, dw, &count);
+    } else {
+#pragma omp parallel
+        add_non_finite(n, dw, &count);
+    }
     return count;
 }
 
