@@ -208,6 +208,14 @@ fb_status fb_select_largest(int64_t n, const int64_t *key, int64_t count, uint32
     return FB_OK;
 }
 
+/* candidate[k], uniform on 0..first + k. */
+static void draw_candidates(const fb_rng *rng, int64_t first, int64_t count, uint32_t *candidate)
+{
+#pragma omp parallel for if (count > FEW)
+    for (int64_t k = 0; k < count; k++)
+        candidate[k] = fb_rng_below(rng, (uint32_t)(first + k), (uint32_t)(first + k) + 1u);
+}
+
 /* Floyd's subset: one draw per element, whatever n. */
 fb_status fb_select_random(const fb_rng *rng, int64_t n, int64_t count, uint32_t *index)
 {
@@ -215,8 +223,9 @@ fb_status fb_select_random(const fb_rng *rng, int64_t n, int64_t count, uint32_t
     uint64_t *taken = NULL; /* (n bits) */
     const int64_t words = (n + 63) / 64;
     FB_TRY(FB_ALLOC(taken, words, "random selection"));
+    draw_candidates(rng, n - count, count, index);
     for (int64_t last = n - count; last < n; last++) {
-        const uint32_t candidate = fb_rng_below(rng, (uint32_t)last, (uint32_t)last + 1u);
+        const uint32_t candidate = index[last - (n - count)];
         const int64_t repeated = (int64_t)(taken[candidate / 64] >> candidate % 64 & 1u);
         const int64_t i = candidate + repeated * (last - candidate); /* last, when the candidate is taken */
         taken[i / 64] |= UINT64_C(1) << i % 64;
