@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "blocks.h"
 #include "core/mem.h"
 #include "privacy/noise_stream.h"
 #include "testing.h"

@@ -67,6 +67,7 @@ static verdict judge_gauss(double sigma, fault f, int n, uint64_t seed)
     law *l = make_law(sigma);
     must(fb_gauss_create(sigma * (f == SIGMA_HIGH ? 1.01 : f == SIGMA_LOW ? 0.99 : 1.0), &gauss));
     for (int i = 0; i < n; i++) {
+        before_draw(noise, i);
         int64_t x = fb_gauss_draw(gauss, noise);
         if (f == SIGN_LOST || (f == SIGN_BIASED && i % 64 == 0))
             x = llabs(x);
@@ -115,6 +116,7 @@ static void test_no_correlation(void **state)
         double last = 0.0, product = 0.0, squares = 0.0;
         must(fb_gauss_create(sigmas[i], &gauss));
         for (int k = 0; k < DRAWS; k++) {
+            before_draw(noise, k);
             const double x = (double)fb_gauss_draw(gauss, noise) / sigmas[i];
             product += x * last;
             squares += (x * x - 1.0) * (last * last - 1.0) / 2.0;

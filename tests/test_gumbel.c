@@ -99,6 +99,7 @@ static verdict judge_gumbel(fault f, uint64_t seed)
     fb_noise *noise = make_noise(seed);
     uniform_sample sample = make_sample();
     for (int i = 0; i < MANY; i++) {
+        before_draw(noise, i);
         double g = ldexp((double)fb_gumbel_draw(noise), -FB_GUMBEL_FRACTION_BITS);
         g *= f == SCALE_HIGH ? 1.01 : f == SCALE_LOW ? 0.99 : f == SIGN_WRONG ? -1.0 : 1.0;
         g += f == SHIFTED ? 0.01 : 0.0;
@@ -153,6 +154,7 @@ static void test_no_correlation(void **state)
     fb_noise *noise = make_noise(30);
     double last = 0.0, product = 0.0;
     for (int i = 0; i < DRAWS; i++) {
+        before_draw(noise, i);
         const double g = ldexp((double)fb_gumbel_draw(noise), -FB_GUMBEL_FRACTION_BITS) - mean;
         product += g * last / variance;
         last = g;

@@ -24,8 +24,10 @@ static int64_t *make_draws(double scale, uint64_t seed)
     fb_noise *noise = make_noise(seed);
     must(FB_ALLOC(x, DRAWS, "draws"));
     must(fb_laplace_create(scale, &laplace));
-    for (int i = 0; i < DRAWS; i++)
+    for (int i = 0; i < DRAWS; i++) {
+        before_draw(noise, i);
         x[i] = fb_laplace_draw(laplace, noise);
+    }
     fb_laplace_destroy(&laplace);
     fb_noise_destroy(&noise);
     return x;
@@ -54,6 +56,7 @@ static verdict judge_laplace(double scale, fault f, int n, uint64_t seed)
     const double a = exp(-1.0 / scale);
     must(fb_laplace_create(scale * (f == SCALE_HIGH ? 1.01 : f == SCALE_LOW ? 0.99 : 1.0), &laplace));
     for (int i = 0; i < n; i++) {
+        before_draw(noise, i);
         int64_t x = fb_laplace_draw(laplace, noise);
         if (f == SIGN_LOST || (f == SIGN_BIASED && i % 64 == 0)) /* as an OR with other bits would do */
             x = llabs(x);
