@@ -217,6 +217,7 @@ static fb_status differentiate(fb_trainer *trainer, fb_shard *shard, int64_t num
     draw_dropout(trainer, &where, sample);
     if (!trainer->ops->on_host)
         trainer->ops->upload(trainer->ops, trainer->sees, &trainer->drawn, sizeof trainer->drawn);
+    trainer->ops->turn(trainer->ops);
     return repeat(trainer, run_sample, &trainer->sampling);
 }
 
@@ -283,6 +284,15 @@ static fb_status see_case(training *t, int64_t number, fb_rng where, uint32_t sa
     return differentiate(t->trainer, shard, number, where, sample);
 }
 
+/* Brings the next case to the device while that works on the present one. */
+static fb_status expect_case(const training *t, int64_t number)
+{
+    fb_sample unused;
+    fb_shard *shard = pooled_case(t, &number);
+    const fb_trainer *trainer = t->trainer;
+    return trainer->ops->on_host ? FB_OK : fb_volumes_get(trainer->volumes, shard, FB_SPLIT_TRAIN, number, &unused);
+}
+
 static fb_status run_epochs(training *t)
 {
     fb_status status = FB_OK;
@@ -295,6 +305,7 @@ static fb_status run_epochs(training *t)
         for (int64_t i = 0; i < t->cases; i++) {
             FB_TRY_GOTO(status, see_case(t, order[i], t->where, (uint32_t)i), done);
             FB_TRY_GOTO(status, update(t->trainer), done);
+            FB_TRY_GOTO(status, i + 1 < t->cases ? expect_case(t, order[i + 1]) : FB_OK, done);
         }
     }
 done:

@@ -13,8 +13,8 @@
  *
  * The same arguments give the same bits, always: nothing is added in an order that could change, and launches depend on
  * the shape alone. Every call only queues work on `stream`, so all can be captured. Pointers are device memory, aligned
- * to 16 bytes but for w and dw (4 bytes). `packed` weights belong to one shape and type; the memory for partial sums may
- * serve one convolution after the other. Both are the caller's.
+ * to 16 bytes but for w and dw (4 bytes). `packed` weights belong to one shape and type; the memory for partial sums
+ * may serve one convolution after the other. Both are the caller's.
  *
  * Errors: cudaErrorInvalidValue for a shape that the type cannot do; what a launch returns.
  */

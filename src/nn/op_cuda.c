@@ -27,8 +27,20 @@ typedef struct allocation {
     char subject[48];
 } allocation;
 
+/* Large uploads go through page-locked memory in two halves, one of which the device reads while the other is filled.
+ */
+enum { STAGE_BYTES = 8 << 20, STAGES = 2 };
+
+typedef struct stage {
+    void *memory;     /* owned, page-locked; NULL before the first use */
+    cudaEvent_t sent; /* owned: the device has read it */
+} stage;
+
 typedef struct backend {
     fb_cuda_queue queue;
+    cudaStream_t side; /* owned: uploads beside the queued work */
+    stage stages[STAGES];
+    cudaEvent_t turned, arrived; /* owned: the last turn of the queue; the last upload beside it */
     char description[256];
     void *partial; /* of the weight gradients, owned; serves one convolution after the other */
     size_t partial_bytes;
@@ -218,6 +230,56 @@ static void upload(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 {
     note(ops, "copy to the device",
          cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, state_of(ops)->queue.stream));
+}
+
+static cudaError_t start_stages(backend *b)
+{
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; i < STAGES && error == cudaSuccess; i++) {
+        if (b->stages[i].memory)
+            continue;
+        error = cudaHostAlloc(&b->stages[i].memory, STAGE_BYTES, cudaHostAllocDefault);
+        if (error == cudaSuccess)
+            error = cudaEventRecord(b->stages[i].sent, b->side);
+    }
+    return error;
+}
+
+/* One piece, by way of a stage that the device has done with. */
+static cudaError_t send_piece(backend *b, stage *s, void *to, const void *from, size_t bytes)
+{
+    cudaError_t error = cudaEventSynchronize(s->sent);
+    if (error != cudaSuccess)
+        return error;
+    memcpy(s->memory, from, bytes);
+    error = cudaMemcpyAsync(to, s->memory, bytes, cudaMemcpyHostToDevice, b->side);
+    return error == cudaSuccess ? cudaEventRecord(s->sent, b->side) : error;
+}
+
+static cudaError_t send_pieces(backend *b, char *to, const char *from, int64_t bytes)
+{
+    cudaError_t error = cudaStreamWaitEvent(b->side, b->turned, 0);
+    for (int64_t at = 0, i = 0; at < bytes && error == cudaSuccess; at += STAGE_BYTES, i++) {
+        const int64_t rest = bytes - at, piece = rest < STAGE_BYTES ? rest : STAGE_BYTES;
+        error = send_piece(b, &b->stages[i % STAGES], to + at, from + at, (size_t)piece);
+    }
+    if (error == cudaSuccess)
+        error = cudaEventRecord(b->arrived, b->side);
+    return error == cudaSuccess ? cudaStreamWaitEvent(b->queue.stream, b->arrived, 0) : error;
+}
+
+static void upload_beside(const fb_ops *ops, void *to, const void *from, int64_t bytes)
+{
+    backend *b = state_of(ops);
+    const cudaError_t error = start_stages(b);
+    note(ops, "page-locked memory for uploads", error);
+    if (error == cudaSuccess)
+        note(ops, "copy to the device", send_pieces(b, to, from, bytes));
+}
+
+static void turn(const fb_ops *ops)
+{
+    note(ops, "cudaEventRecord", cudaEventRecord(state_of(ops)->turned, state_of(ops)->queue.stream));
 }
 
 static fb_status download(const fb_ops *ops, void *to, const void *from, int64_t bytes)
@@ -444,6 +506,8 @@ static const fb_ops table = {
     .zero = zero,
     .copy = copy,
     .upload = upload,
+    .upload_beside = upload_beside,
+    .turn = turn,
     .download = download,
     .room = room,
     .record_begin = record_begin,
@@ -486,6 +550,12 @@ static fb_status start(fb_ops *ops, fb_act_type act)
     snprintf(b->description, sizeof b->description, "CUDA %d.%d, %s (sm_%d%d), %s", CUDART_VERSION / 1000,
              CUDART_VERSION % 1000 / 10, device.name, device.major, device.minor, act_name[act]);
     CUDA_TRY(cudaStreamCreateWithFlags(&b->queue.stream, cudaStreamNonBlocking));
+    CUDA_TRY(cudaStreamCreateWithFlags(&b->side, cudaStreamNonBlocking));
+    CUDA_TRY(cudaEventCreateWithFlags(&b->turned, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventCreateWithFlags(&b->arrived, cudaEventDisableTiming));
+    for (int i = 0; i < STAGES; i++)
+        CUDA_TRY(cudaEventCreateWithFlags(&b->stages[i].sent, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventRecord(b->turned, b->queue.stream));
     return alloc(ops, FB_CUDA_SCRATCH_BYTES, "partial sums", &b->queue.scratch);
 }
 
@@ -510,6 +580,21 @@ fb_status fb_ops_cuda_create(fb_act_type act, fb_ops **out)
     return status;
 }
 
+static void stop_streams(backend *b)
+{
+    const cudaEvent_t events[] = {b->turned, b->arrived, b->stages[0].sent, b->stages[1].sent};
+    const cudaStream_t streams[] = {b->queue.stream, b->side};
+    for (size_t i = 0; i < sizeof streams / sizeof streams[0]; i++)
+        if (streams[i])
+            (void)cudaStreamDestroy(streams[i]);
+    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
+        if (events[i])
+            (void)cudaEventDestroy(events[i]);
+    for (int i = 0; i < STAGES; i++)
+        if (b->stages[i].memory)
+            (void)cudaFreeHost(b->stages[i].memory);
+}
+
 void fb_ops_cuda_destroy(fb_ops **ops)
 {
     if (!*ops)
@@ -517,8 +602,7 @@ void fb_ops_cuda_destroy(fb_ops **ops)
     backend *b = state_of(*ops);
     release(*ops, &b->partial);
     release(*ops, &b->queue.scratch);
-    if (b->queue.stream)
-        (void)cudaStreamDestroy(b->queue.stream);
+    stop_streams(b);
     FB_FREE(b->allocations);
     FB_FREE(b);
     FB_FREE(*ops);

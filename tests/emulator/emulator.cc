@@ -197,44 +197,79 @@ extern "C" cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
     return cudaSuccess;
 }
 
-/* --- streams: all work is done in the order it was queued in, when somebody waits ------------------- */
+/* --- streams: work is done when somebody waits ------------------------------------------------------- */
 
 struct fb_emulated_graph {
     std::vector<std::function<void()>> work;
     int64_t launches = 0;
 };
+
+/* An event counts its recordings: a wait is for those that were queued before it. */
+struct fb_emulated_event {
+    int64_t queued = 0, reached = 0;
+};
+
+/* What a stream does next: some work, or the recording of an event, or a wait until one was recorded so often. */
+struct task {
+    std::function<void()> work;
+    cudaEvent_t record = nullptr, wait = nullptr;
+    int64_t count = 0;
+};
 struct fb_emulated_stream {
     fb_emulated_graph *capture = nullptr;
+    std::deque<task> tasks;
 };
-struct fb_emulated_event {
-    int64_t position = -1;
-};
-static std::deque<std::function<void()>> queue;
-static int64_t queued, done;
+static std::vector<cudaStream_t> streams;
+static bool last_stream_first;
 
+/* All that a stream can do before it has to wait for another. Returns whether it did anything. */
+static bool run_stream(cudaStream_t stream)
+{
+    bool ran = false;
+    while (!stream->tasks.empty()) {
+        const task next = stream->tasks.front();
+        if (next.wait && next.wait->reached < next.count)
+            return ran;
+        stream->tasks.pop_front();
+        ran = true;
+        if (next.work)
+            next.work();
+        if (next.record)
+            next.record->reached++;
+    }
+    return ran;
+}
+
+static bool is_idle(void)
+{
+    return std::all_of(streams.begin(), streams.end(), [](cudaStream_t stream) { return stream->tasks.empty(); });
+}
+
+/* One stream as far as it comes, then the next: sometimes the first begins, sometimes the last, so that a missing wait
+ * shows. */
 static void finish_all(void)
 {
-    if (queue.empty())
+    if (is_idle())
         return;
     unlocked open;
-    while (!queue.empty()) {
-        const std::function<void()> work = queue.front();
-        queue.pop_front();
-        work();
-        done++;
+    last_stream_first = !last_stream_first;
+    for (bool ran = true; ran;) {
+        ran = false;
+        for (size_t k = 0; k < streams.size() && !ran; k++)
+            ran = run_stream(streams[last_stream_first ? streams.size() - 1 - k : k]);
     }
+    if (!is_idle())
+        give_up("a stream waits for an event that is never reached");
 }
 
 static cudaError_t submit(cudaStream_t stream, std::function<void()> work)
 {
     if (!stream)
         give_up("work on the default stream: it cannot be captured");
-    if (stream->capture) {
+    if (stream->capture)
         stream->capture->work.push_back(work);
-        return cudaSuccess;
-    }
-    queue.push_back(work);
-    queued++;
+    else
+        stream->tasks.push_back({work, nullptr, nullptr, 0});
     return cudaSuccess;
 }
 
@@ -266,12 +301,14 @@ extern "C" cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
     MAY_FAIL();
     *stream = new fb_emulated_stream;
+    streams.push_back(*stream);
     return cudaSuccess;
 }
 
 extern "C" cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     finish_all();
+    streams.erase(std::find(streams.begin(), streams.end(), stream));
     delete stream;
     return cudaSuccess;
 }
@@ -285,11 +322,14 @@ extern "C" cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return last_error;
 }
 
-extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned)
+extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
-    if (event->position < 0)
+    if (event->queued == 0)
         give_up("waits for an event that was never recorded");
-    return cudaSuccess; /* the order of the queue is the order of events */
+    if (stream->capture)
+        give_up("waits of a captured stream are not emulated");
+    stream->tasks.push_back({nullptr, nullptr, event, event->queued});
+    return cudaSuccess;
 }
 
 extern "C" cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
@@ -301,26 +341,32 @@ extern "C" cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 
 extern "C" cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
+    finish_all();
     delete event;
     return cudaSuccess;
 }
 
-extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
+extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    event->position = queued;
+    if (stream->capture)
+        give_up("events of a captured stream are not emulated");
+    event->queued++;
+    stream->tasks.push_back({nullptr, event, nullptr, 0});
     return cudaSuccess;
 }
 
 extern "C" cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    if (event->position > done)
+    if (event->reached < event->queued)
         finish_all();
     return last_error;
 }
 
 extern "C" cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)
 {
-    *milliseconds = (float)(end->position - begin->position);
+    if (begin->reached == 0 || end->reached == 0)
+        give_up("the time between events that were not reached");
+    *milliseconds = 1.0f; /* there is no clock */
     return cudaSuccess;
 }
 
