@@ -11,7 +11,7 @@ static bool is_logits(const fb_conv_shape *s)
     return s->c_out == 3;
 }
 
-/* What the kernels count in 32 bits: voxels of the padded volume, weights, partial gradients. */
+/* What the kernels count in 32 bits: voxels of the volume rounded up to tiles, weights, blocks. */
 static bool is_sane(const fb_conv_shape *s)
 {
     double voxels = 1.0;
@@ -21,7 +21,7 @@ static bool is_sane(const fb_conv_shape *s)
         voxels *= (double)(s->in[axis] + 32);
     }
     return voxels < 0x1p31 && (s->kernel == 1 || s->kernel == 3) && (s->stride == 1 || s->stride == 2) &&
-           s->c_in >= 1 && s->c_in <= 4096 && s->c_out >= 1 && s->c_out <= 4096;
+           s->c_in >= 1 && s->c_in <= 1024 && s->c_out >= 1 && s->c_out <= 1024;
 }
 
 static bool can(const fb_conv_shape *s, fb_act_type type)
@@ -29,7 +29,8 @@ static bool can(const fb_conv_shape *s, fb_act_type type)
     if (!is_sane(s) || type == FB_ACT_F32)
         return is_sane(s) && type == FB_ACT_F32;
     if (is_logits(s))
-        return type == FB_ACT_BF16 && s->kernel == 1 && s->stride == 1 && s->c_in % 8 == 0;
+        return type == FB_ACT_BF16 && s->kernel == 1 && s->stride == 1 && s->c_in % 8 == 0 &&
+               s->in[0] * s->in[1] * s->in[2] * (s->c_in / 8) < INT32_MAX - 1024; /* threads of its kernels */
     return type == FB_ACT_BF16 && (s->c_in == 4 || s->c_in % 8 == 0) && s->c_out % 8 == 0;
 }
 

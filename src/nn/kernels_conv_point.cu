@@ -151,14 +151,13 @@ static __global__ void __launch_bounds__(THREADS)
 static __global__ void __launch_bounds__(THREADS)
     logits_bwd_data(int voxels, int c_in, const float *dy, const float *w, uint4 *dx)
 {
-    const int64_t e = (int64_t)blockIdx.x * THREADS + threadIdx.x, v = e / (c_in / 8);
-    const int c = (int)(e % (c_in / 8)) * 8;
+    const int e = (int)(blockIdx.x * THREADS + threadIdx.x), v = e / (c_in / 8), c = e % (c_in / 8) * 8;
     if (v >= voxels)
         return;
     float acc[8] = {};
 #pragma unroll
     for (int o = 0; o < LOGITS; o++) {
-        const float gradient = __ldg(dy + LOGITS * v + o);
+        const float gradient = __ldg(dy + (int64_t)LOGITS * v + o);
 #pragma unroll
         for (int k = 0; k < 8; k++)
             acc[k] += gradient * __ldg(w + o * c_in + c + k);
@@ -176,6 +175,7 @@ static __global__ void __launch_bounds__(THREADS)
     const int lane = (int)threadIdx.x % 32, slice = (int)threadIdx.x / 32;
     const int c = (int)blockIdx.x % (c_in / 8) * 8, share = (int)blockIdx.x / (c_in / 8);
     float acc[8 * LOGITS] = {};
+#pragma unroll 2
     for (int64_t v = (int64_t)share * THREADS + threadIdx.x; v < voxels; v += (int64_t)shares * THREADS) {
         float value[8];
         unpack_eight(value, x + v * c_in + c);
@@ -217,7 +217,7 @@ cudaError_t conv_logits_bwd_data(const fb_conv_shape *s, const float *w, const f
 {
     const conv_geometry g = conv_geometry_of(s, CONV_FWD);
     const int voxels = conv_voxels(g.out);
-    const int64_t blocks = ((int64_t)voxels * (g.c_in / 8) + THREADS - 1) / THREADS;
+    const int blocks = conv_ceil_div(voxels * (g.c_in / 8), THREADS);
     return conv_launch(logits_bwd_data, dim3((unsigned)blocks), THREADS, stream, voxels, g.c_in, dy, w, (uint4 *)dx);
 }
 
