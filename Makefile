@@ -111,7 +111,7 @@ FLAGS := $(BUILDDIR)/flags.stamp
 REVISION_STAMP := $(BUILDDIR)/revision.stamp
 PROBE := $(BUILDDIR)/probe.log
 
-.PHONY: all deps demo check check-long bench install uninstall config lint format clean help _demo _check _bench _tests FORCE
+.PHONY: all deps demo check check-long bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist FORCE
 
 all: $(PROGRAMS)
 
@@ -126,7 +126,8 @@ help:
 	@echo 'make check-long  the longer proofs too'
 	@echo 'make lint        source rules;   make format: clang-format'
 	@echo 'make install     to $$(DESTDIR)$$(PREFIX); make uninstall takes it back'
-	@echo 'make clean       remove build/ and bin/'
+	@echo 'make dist        dist/fedbrats-VERSION-x86_64.tar.gz: programs and libraries that run from any folder'
+	@echo 'make clean       remove build/, bin/ and dist/'
 	@sed -n '/^# Variables/,/^#   V=1/s/^# \{0,1\}//p' Makefile
 
 # --- the two first commands: install, then start again so that the new packages are seen ----------------------------------
@@ -284,8 +285,18 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	rm -rf $(DESTDIR)$(PREFIX)/share/fedbrats
 
+# A bundle (DISTDIR=dist) is for other machines: an instruction set that most have, unless MARCH is given; own build folder.
+DISTDIR ?= dist
+DIST_MARCH := $(if $(filter file,$(origin MARCH)),x86-64-v3,$(MARCH))
+DIST_BUILD := build/dist-$(DIST_MARCH)
+dist: deps
+	+$(Q)$(MAKE) --no-print-directory _dist MARCH=$(DIST_MARCH) BUILDDIR=$(DIST_BUILD) BINDIR=$(DIST_BUILD)/bin
+
+_dist: all
+	$(Q)tools/make-dist.sh $(BINDIR) $(BUILDDIR)/stage $(DISTDIR)/fedbrats-$(VERSION)-x86_64.tar.gz
+
 clean:
-	rm -rf build bin
+	rm -rf build bin dist
 
 FORCE:
 

@@ -4,6 +4,7 @@
  */
 #include "config/options.h"
 #include "core/build_info.h"
+#include "core/cpu.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -193,6 +194,8 @@ static fb_status run(const phantom_settings *settings)
 
 int main(int argc, char **argv)
 {
+    if (!fb_cpu_suffices("brats-phantom"))
+        return FB_EXIT_FAILED;
     phantom_settings settings = {0};
     if (fb_options_wants(argc, argv, "--help")) {
         print_help();

@@ -5,6 +5,7 @@
 #include "cases.h"
 #include "config/options.h"
 #include "core/build_info.h"
+#include "core/cpu.h"
 #include "core/log.h"
 #include "partition.h"
 #include "shards.h"
@@ -130,6 +131,8 @@ done:
 
 int main(int argc, char **argv)
 {
+    if (!fb_cpu_suffices("brats-split"))
+        return FB_EXIT_FAILED;
     split_settings settings = {0};
     if (fb_options_wants(argc, argv, "--help")) {
         print_help();

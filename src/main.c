@@ -4,6 +4,7 @@
 #include "comm/comm.h"
 #include "config/config.h"
 #include "core/build_info.h"
+#include "core/cpu.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "fed/audit_command.h"
@@ -162,6 +163,8 @@ static int plan(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    if (!fb_cpu_suffices("fedbrats"))
+        return FB_EXIT_FAILED;
     if (fb_options_wants(argc, argv, "--version")) {
         printf("fedbrats %s (%s)\n", fb_build_version(), fb_build_revision());
         return FB_EXIT_OK;

@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 lint()
 {
-    ( cd "$1" && find . \( -name '.git' -o -name '__pycache__' -o -path './build*' -o -path './bin' \
+    ( cd "$1" && find . \( -name '.git' -o -name '__pycache__' -o -path './build*' -o -path './bin' -o -path './dist' \
         -o -path './results' -o -path './data' \) -prune -o -type f \( -name '*.[ch]' -o -name '*.def' \
         -o -name '*.sh' -o -name '*.awk' -o -name '*.py' -o -name 'Makefile' \
         -o -path './.ci/*' -o -path './jobs/*' -o -path './tools/*' \) -print |

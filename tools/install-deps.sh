@@ -6,7 +6,7 @@
 set -eu
 packages='gcc libc6-dev make pkg-config
 libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev libinih-dev libsodium-dev zlib1g-dev libnifti-dev
-librandom123-dev libcmocka-dev
+librandom123-dev libcmocka-dev patchelf
 python3 python3-h5py python3-xarray python3-h5netcdf python3-netcdf4 python3-matplotlib python3-nibabel'
 
 if ! command -v dpkg-query > /dev/null; then
