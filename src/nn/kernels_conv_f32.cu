@@ -30,11 +30,11 @@ cudaError_t conv_f32_pack(const fb_conv_shape *s, conv_direction direction, cons
 
 /* --- forward and backward data ----------------------------------------------------------------------------- */
 
-/* Coordinate that output coordinate p reads at kernel element k, or -1: stride p + k - half, or, backwards, the q with
- * stride q + k - half = p */
-template <bool BACK> static __device__ __forceinline__ int source_of(int p, int k, int half, int stride, int extent)
+/* Coordinate that output coordinate p reads at kernel element k, or -1: stride p + k - margin, or, backwards, the q
+ * with stride q + k - margin = p */
+template <bool BACK> static __device__ __forceinline__ int source_of(int p, int k, int margin, int stride, int extent)
 {
-    int q = BACK ? p - k + half : stride * p + k - half;
+    int q = BACK ? p - k + margin : stride * p + k - margin;
     if (BACK && stride == 2) {
         if (q & 1)
             return -1;
@@ -90,28 +90,28 @@ static __device__ __forceinline__ void store_lanes(float *to, const float acc[LA
             to[first + o] = acc[o];
 }
 
-/* One thread: RUN voxels of a column along H, LANES channels (blockIdx.y). Neighbouring threads have neighbouring voxels
- * along W. */
+/* One thread: RUN voxels of a column along H, LANES channels (blockIdx.y). Neighbouring threads have neighbouring
+ * voxels along W. */
 template <int VEC, bool BACK>
 static __global__ void __launch_bounds__(THREADS)
     gather(conv_geometry g, int kernel, int stride, const float *w, const float *x, float *y)
 {
     const int runs = conv_ceil_div(g.out[1], RUN), first = (int)blockIdx.y * LANES;
-    const int padded = conv_ceil_div(g.c_out, LANES) * LANES, half = kernel / 2;
+    const int padded = conv_ceil_div(g.c_out, LANES) * LANES, margin = kernel / 2;
     const int e = (int)(blockIdx.x * THREADS + threadIdx.x);
     if (e >= g.out[0] * runs * g.out[2])
         return;
     const int px = e % g.out[2], rest = e / g.out[2], py = rest % runs * RUN, pz = rest / runs;
     float acc[RUN][LANES] = {};
     for (int tap = 0; tap < kernel * kernel * kernel; tap++) {
-        const int qz = source_of<BACK>(pz, tap / (kernel * kernel), half, stride, g.in[0]);
-        const int qx = source_of<BACK>(px, tap % kernel, half, stride, g.in[2]);
+        const int qz = source_of<BACK>(pz, tap / (kernel * kernel), margin, stride, g.in[0]);
+        const int qx = source_of<BACK>(px, tap % kernel, margin, stride, g.in[2]);
         if (qz < 0 || qx < 0)
             continue;
         int64_t place[RUN];
 #pragma unroll
         for (int v = 0; v < RUN; v++) {
-            const int qy = source_of<BACK>(py + v, tap / kernel % kernel, half, stride, g.in[1]);
+            const int qy = source_of<BACK>(py + v, tap / kernel % kernel, margin, stride, g.in[1]);
             place[v] = qy < 0 ? -1 : conv_at(g.in, g.c_in, qz, qy, qx);
         }
         add_tap<VEC>(acc, x, place, w + (int64_t)tap * g.c_in * padded + first, g.c_in, padded);
@@ -164,7 +164,7 @@ static __global__ void __launch_bounds__(THREADS)
     correlate(conv_geometry g, int kernel, int stride, const float *x, const float *dy, float *partials)
 {
     FB_SHARED(float, sums, [LANES * LANES][THREADS + 1]);
-    const int tap = (int)blockIdx.y, half = kernel / 2, thread = (int)threadIdx.x;
+    const int tap = (int)blockIdx.y, margin = kernel / 2, thread = (int)threadIdx.x;
     const int i_blocks = conv_ceil_div(g.c_in, LANES);
     const int i0 = (int)blockIdx.z % i_blocks * LANES, o0 = (int)blockIdx.z / i_blocks * LANES;
     const int voxels = g.out[0] * g.out[1] * g.out[2], share = conv_ceil_div(voxels, (int)gridDim.x);
@@ -172,9 +172,9 @@ static __global__ void __launch_bounds__(THREADS)
     float acc[LANES][LANES] = {};
     for (int v = begin + thread; v < end; v += THREADS) {
         const int px = v % g.out[2], row = v / g.out[2], py = row % g.out[1], pz = row / g.out[1];
-        const int qz = source_of<false>(pz, tap / (kernel * kernel), half, stride, g.in[0]);
-        const int qy = source_of<false>(py, tap / kernel % kernel, half, stride, g.in[1]);
-        const int qx = source_of<false>(px, tap % kernel, half, stride, g.in[2]);
+        const int qz = source_of<false>(pz, tap / (kernel * kernel), margin, stride, g.in[0]);
+        const int qy = source_of<false>(py, tap / kernel % kernel, margin, stride, g.in[1]);
+        const int qx = source_of<false>(px, tap % kernel, margin, stride, g.in[2]);
         if (qz < 0 || qy < 0 || qx < 0)
             continue;
         float xv[LANES], dyv[LANES];
