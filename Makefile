@@ -12,7 +12,9 @@
 #   PYTHON=/usr/bin/python3  with h5py, xarray, h5netcdf, matplotlib
 #   PREFIX=/usr/local DESTDIR=   for install
 #   CUDA=auto|0|1            GPU backend: where nvcc is, never, or it must be there
-#   CUDA_HOME=/usr/local/cuda   NVCC_GENCODE='-gencode=arch=compute_90,code=sm_90'
+#   NCCL=auto|0|1            NCCL between GPUs, likewise
+#   CUDA_HOME=/usr/local/cuda NCCL_HOME=$(CUDA_HOME)   where their include/ and lib64/ are
+#   NVCC_GENCODE='-gencode=arch=compute_90,code=sm_90'
 #   HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, DNNL_CFLAGS, DNNL_LIBS, ...   where pkg-config does not know
 #   V=1                      show commands
 
@@ -67,6 +69,28 @@ CUDA_LIBS := $(if $(HAVE_CUDA),-L$(CUDA_LIBDIR) -lcudart_static -ldl -lrt -lpthr
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(NVCC_GENCODE) -Isrc -Xcompiler -Wall,-Wextra,-fno-threadsafe-statics
 EMULATOR := tests/emulator
 
+# --- NCCL: a file each way. Its test brings a stand-in for the libraries and, without their headers, for those too. ---------
+
+NCCL ?= auto
+NCCL_HOME ?= $(CUDA_HOME)
+NCCL_FOUND := $(if $(filter-out 0,$(NCCL)),$(and $(HAVE_CUDA),$(wildcard $(NCCL_HOME)/include/nccl.h),1))
+ifeq ($(NCCL)$(NCCL_FOUND),1)
+$(error NCCL=1, but $(NCCL_HOME)/include/nccl.h or CUDA is missing: set NCCL_HOME and CUDA_HOME)
+endif
+NCCL_CFLAGS := $(if $(NCCL_FOUND),$(patsubst %,-isystem%/include,$(sort $(NCCL_HOME) $(CUDA_HOME))),-isystemtests/fake_nccl)
+NCCL_DIRS := $(wildcard $(foreach home,$(NCCL_HOME) $(CUDA_HOME),$(home)/lib64 $(home)/lib))
+# NCCL is needed only by what uses it.
+NCCL_LIBS := $(if $(NCCL_FOUND),$(foreach dir,$(NCCL_DIRS),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) \
+             -Wl$(comma)--push-state$(comma)--as-needed -lnccl -Wl$(comma)--pop-state)
+NCCL_OTHER := $(if $(NCCL_FOUND),src/comm/comm_nccl_none.c,src/comm/comm_nccl.c src/comm/comm_nccl_link.c)
+
+# --- cuDNN: only the tests of nn/conv_cudnn.h use it so far -------------------------------------------------------------------
+
+CUDNN_HOME ?= $(CUDA_HOME)
+CUDNN_CFLAGS ?= -isystem$(CUDNN_HOME)/include
+CUDNN_LIBS ?= $(foreach dir,$(wildcard $(CUDNN_HOME)/lib64 $(CUDNN_HOME)/lib),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) -lcudnn
+CUDNN_OTHER := $(if $(and $(HAVE_CUDA),$(wildcard $(CUDNN_HOME)/include/cudnn_graph.h)),,$(wildcard src/nn/conv_cudnn*.c tests/test_conv_cudnn*.c))
+
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 
 OPTIMISE := $(if $(DEBUG),-O1,-O3) -g -march=$(MARCH)
@@ -76,7 +100,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wundef -Wstrict-prototypes -W
 CPPFLAGS_ALL = -Isrc -Idata_split -D_XOPEN_SOURCE=700 -D_DEFAULT_SOURCE $(MPI_CFLAGS) $(HDF5_CFLAGS) $(DNNL_CFLAGS) $(NIFTI_CFLAGS)
 CFLAGS_ALL = -std=c11 $(OPTIMISE) $(SANITIZE) -fopenmp $(WARN) $(CFLAGS)
 LDFLAGS_ALL = $(SANITIZE) -fopenmp $(LDFLAGS)
-LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) -lm
+LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) $(NCCL_LIBS) -lm
 
 # Only the network's kernels may contract a*b+c into one rounding; privacy, aggregation and I/O never.
 NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
@@ -87,7 +111,7 @@ LIB := $(BUILDDIR)/libfedbrats.a
 CUDA_SRC := $(wildcard src/*/*_cuda.c)
 CUDA_KERNELS := $(wildcard src/*/*.cu)
 CUDA_NONE := $(wildcard src/*/*_cuda_none.c)
-LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC),$(wildcard src/*/*.c)) \
+LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC) $(NCCL_OTHER) $(CUDNN_OTHER),$(wildcard src/*/*.c)) \
            $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
 CUDA_LIB := $(BUILDDIR)/libfedbrats_cuda.a
@@ -95,13 +119,13 @@ CUDA_OBJ := $(patsubst %.c,$(BUILDDIR)/%.o,$(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_
             $(if $(HAVE_CUDA),$(CUDA_KERNELS:%=$(BUILDDIR)/%.o))
 # The GPU backend again, on the emulated GPU: every test can use it, with a GPU or without.
 EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%=$(BUILDDIR)/emulated/%.o) \
-                $(BUILDDIR)/emulated/emulator.o
+                $(BUILDDIR)/emulated/emulator.o $(BUILDDIR)/src/comm/comm_nccl_none.o
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
-DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/*cudnn*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
-TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
+TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(filter-out $(CUDNN_OTHER),$(wildcard tests/test_*.c)))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
 OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
@@ -181,6 +205,7 @@ config:
 	@echo 'compiler  $(CC) $(CFLAGS_ALL)'
 	@echo 'build     $(BUILDDIR), programs in $(BINDIR)'
 	@$(probe)
+	@echo 'nccl      $(or $(NCCL_FOUND),not built in)'
 
 define compile
 @mkdir -p $(@D)
@@ -199,8 +224,12 @@ $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
 $(CUDA_SRC:%.c=$(BUILDDIR)/%.o): extra = $(CUDA_CFLAGS)
 $(BUILDDIR)/emulated/%.o: extra = -I$(EMULATOR)
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
+$(BUILDDIR)/src/nn/conv_cudnn%.o: extra = $(CUDNN_CFLAGS)
 $(BUILDDIR)/tests/%.o: extra = -Itests
+$(BUILDDIR)/src/comm/comm_nccl_link.o: extra = $(NCCL_CFLAGS)
+$(BUILDDIR)/tests/test_comm_nccl.o: extra = -Itests $(NCCL_CFLAGS)
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
+$(BUILDDIR)/tests/test_conv_cudnn%.o: extra = -Itests $(CUDNN_CFLAGS)
 $(BUILDDIR)/src/core/build_info.o: extra = -DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
     -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"'
 
@@ -255,6 +284,7 @@ $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
 $(TESTS): extra_libs = $(CMOCKA_LIBS)
+$(addprefix $(BUILDDIR)/tests/,test_conv_cudnn test_conv_cudnn_gpu): extra_libs = $(CUDNN_LIBS) $(CMOCKA_LIBS)
 $(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB) $(CUDA_LIB)
 	$(link)
 

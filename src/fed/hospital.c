@@ -4,6 +4,7 @@
 #include "core/mem.h"
 #include "core/timer.h"
 #include "fed/federation.h"
+#include "nn/chunk.h"
 
 #include <math.h>
 #include <string.h>
@@ -57,25 +58,47 @@ static fb_moments *start_moments(fb_federation *federation, fb_hospital *hospita
     return moments;
 }
 
-/* Cosine of the released and the true update, and |true|^2 / |released - true|^2 over the shared coordinates. */
-static void compare(const fb_update *update, int64_t steps, int64_t n, const float *dw, fb_hospital_report *report)
+/* Sums of products over an update. */
+typedef struct products {
+    double whole, dot, released, truth, noise;
+} products;
+
+/* Of a part of the coordinates, and of a part of those shared. */
+static products sum_part(const fb_update *update, double grid_to_change, int64_t n, const float *dw, int chunk)
 {
-    const double grid_to_change = ldexp((double)steps, update->grid_log2);
     double whole = 0.0, dot = 0.0, released = 0.0, truth = 0.0, noise = 0.0;
 #pragma omp simd reduction(+ : whole)
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = fb_chunk_begin(n, chunk); i < fb_chunk_begin(n, chunk + 1); i++)
         whole += (double)dw[i] * (double)dw[i];
 #pragma omp simd reduction(+ : dot, released, truth, noise)
-    for (int64_t i = 0; i < update->count; i++) {
-        const double real = dw[update->index ? update->index[i] : i];
-        const double value = update->f32 ? (double)update->f32[i] : (double)update->grid[i] * grid_to_change;
+    for (int64_t k = fb_chunk_begin(update->count, chunk); k < fb_chunk_begin(update->count, chunk + 1); k++) {
+        const double real = dw[update->index ? update->index[k] : k];
+        const double value = update->f32 ? (double)update->f32[k] : (double)update->grid[k] * grid_to_change;
         dot += real * value;
         released += value * value;
         truth += real * real;
         noise += (value - real) * (value - real);
     }
-    report->update_cosine = dot / sqrt(whole * released);
-    report->update_snr = truth / noise;
+    return (products){whole, dot, released, truth, noise};
+}
+
+/* Cosine of the released and the true update, and |true|^2 / |released - true|^2 over the shared coordinates. */
+static void compare(const fb_update *update, int64_t steps, int64_t n, const float *dw, fb_hospital_report *report)
+{
+    const double grid_to_change = ldexp((double)steps, update->grid_log2);
+    products part[FB_CHUNKS], sum = {0};
+#pragma omp parallel for
+    for (int chunk = 0; chunk < FB_CHUNKS; chunk++)
+        part[chunk] = sum_part(update, grid_to_change, n, dw, chunk);
+    for (int chunk = 0; chunk < FB_CHUNKS; chunk++) { /* in one order, whatever the threads */
+        sum.whole += part[chunk].whole;
+        sum.dot += part[chunk].dot;
+        sum.released += part[chunk].released;
+        sum.truth += part[chunk].truth;
+        sum.noise += part[chunk].noise;
+    }
+    report->update_cosine = sum.dot / sqrt(sum.whole * sum.released);
+    report->update_snr = sum.truth / sum.noise;
 }
 
 static fb_status encode(fb_hospital *hospital, const fb_frame_info *info, const fb_update *update, int implied)

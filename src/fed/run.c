@@ -6,7 +6,6 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/timer.h"
-#include "fed/device.h"
 #include "fed/federation.h"
 #include "fed/provenance.h"
 #include "fed/report.h"
@@ -21,11 +20,11 @@
 #include <string.h>
 
 typedef struct run {
-    const fb_config *config;   /* borrowed */
-    const fb_options *options; /* borrowed */
-    fb_comm *comm;             /* borrowed */
-    fb_device *device;         /* owned, as everything below */
-    fb_federation *federation;
+    const fb_config *config;     /* borrowed */
+    const fb_options *options;   /* borrowed */
+    fb_comm *comm;               /* borrowed */
+    const fb_ops *ops;           /* borrowed */
+    fb_federation *federation;   /* owned, as everything below */
     fb_results *results;         /* rank 0 */
     fb_hospital_report *reports; /* (hospital_count) of the present round; rank 0 */
     fb_report *report;           /* turns them into records and lines; rank 0 */
@@ -132,9 +131,7 @@ static fb_status create_results(run *r, int argc, char **argv)
     FB_TRY_GOTO(status, fb_records_config(r->config, &config), done);
     const char *data =
         federation->privacy->guarantee->formal ? "in identity.txt, not for release" : federation->cohort->sha256;
-    FB_TRY_GOTO(status,
-                fb_records_provenance(r->config, r->comm, fb_device_ops(r->device), argc, argv, data, &provenance),
-                done);
+    FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, r->ops, argc, argv, data, &provenance), done);
     FB_TRY_GOTO(status, fb_report_privacy_records(federation, &provenance), done);
     FB_TRY_GOTO(status, configured_total(federation, &total), done);
     FB_TRY_GOTO(status, FB_ALLOC(names, federation->hospital_count, "hospital names"), done);
@@ -269,8 +266,7 @@ static fb_status run_round(run *r, int64_t round)
 
 static fb_status start(run *r, int argc, char **argv)
 {
-    FB_TRY(fb_device_open(r->config, r->comm, &r->device));
-    const fb_ops *ops = fb_device_ops(r->device);
+    const fb_ops *ops = r->ops;
     FB_TRY(fb_identity_check(r->config, ops, r->comm));
     FB_TRY(fb_status_agree(r->comm, is_root(r) ? make_folder(r) : FB_OK));
     FB_TRY(fb_federation_create(r->config, ops, r->comm, r->config->run_output, &r->federation));
@@ -294,9 +290,10 @@ static fb_status start(run *r, int argc, char **argv)
     return status == FB_OK ? ask_for_round(r, 0) : status;
 }
 
-fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *comm, int argc, char **argv)
+fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm, int argc,
+                 char **argv)
 {
-    run r = {.config = config, .options = options, .comm = comm, .start_s = fb_time_s()};
+    run r = {.config = config, .options = options, .ops = ops, .comm = comm, .start_s = fb_time_s()};
     fb_status status = start(&r, argc, argv);
     for (int64_t round = 0; round < config->federation_rounds && status == FB_OK && !r.stopped; round++)
         status = run_round(&r, round);
@@ -309,6 +306,5 @@ fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *co
     fb_report_destroy(&r.report);
     FB_FREE(r.reports);
     fb_federation_destroy(&r.federation);
-    fb_device_close(&r.device);
     return status;
 }

@@ -7,7 +7,10 @@
 
 #include "privacy/mechanism.h"
 
-enum { FB_GRID_LOG2_MIN = -40 };
+enum {
+    FB_GRID_LOG2_MIN = -40,
+    FB_GRID_ALONE = 4096 /* coordinates for which one thread is enough */
+};
 
 /* g with clip / 2^g in [2^19, 2^20), but at least FB_GRID_LOG2_MIN. clip is finite and above 0. */
 int fb_grid_log2(double clip);
