@@ -59,9 +59,10 @@ NVCC ?= $(CUDA_HOME)/bin/nvcc
 # Machine code for Hopper, and PTX from which the driver makes it for every GPU since Ampere.
 NVCC_GENCODE ?= -gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_80,code=compute_80
 CUDA_LIBDIR := $(firstword $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib))
-HAVE_CUDA := $(if $(filter 0,$(CUDA)),,$(and $(wildcard $(NVCC)),$(wildcard $(CUDA_HOME)/include/cuda_runtime.h),1))
+HAVE_CUDA := $(if $(filter 0,$(CUDA)),,$(shell CC='$(CC)' tools/probe-cuda.sh '$(NVCC)' '$(CUDA_LIBDIR)' '$(NVCC_GENCODE)' \
+             build/cuda.probe))
 ifeq ($(CUDA)$(HAVE_CUDA),1)
-$(error CUDA=1, but $(NVCC) or $(CUDA_HOME)/include/cuda_runtime.h is not there: set CUDA_HOME, or build with CUDA=0)
+$(error CUDA=1, but $(NVCC) does not compile and link a program: set CUDA_HOME, or build with CUDA=0)
 endif
 CUDA_CFLAGS := -isystem $(CUDA_HOME)/include
 # The runtime is linked in, so that a program with the GPU backend starts where there is no CUDA.
@@ -205,6 +206,7 @@ config:
 	@echo 'compiler  $(CC) $(CFLAGS_ALL)'
 	@echo 'build     $(BUILDDIR), programs in $(BINDIR)'
 	@$(probe)
+	@echo 'cuda      $(if $(HAVE_CUDA),$(NVCC) $(NVCC_GENCODE),not built in)'
 	@echo 'nccl      $(or $(NCCL_FOUND),not built in)'
 
 define compile

@@ -2,6 +2,7 @@
 #include "codec/frame.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/range.h"
 #include "core/timer.h"
 #include "fed/federation.h"
 #include "nn/chunk.h"
@@ -256,10 +257,12 @@ static fb_status train_and_release(fb_federation *federation, fb_hospital *hospi
     FB_TRY(
         fb_hospital_train(federation, hospital, info->round, federation->w_local, start_moments(federation, hospital)));
     const double trained_s = fb_time_s();
+    fb_range_begin("select, protect and encode");
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
-    FB_TRY(release(federation, hospital, info));
+    const fb_status status = release(federation, hospital, info);
+    fb_range_end();
     hospital->report.privacy_seconds = fb_time_s() - trained_s;
-    return FB_OK;
+    return status;
 }
 
 fb_frame_info fb_hospital_frame(const fb_federation *federation, int hospital, uint32_t round,

@@ -5,6 +5,7 @@
 #include "core/kill.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/range.h"
 #include "core/timer.h"
 #include "fed/federation.h"
 #include "fed/provenance.h"
@@ -245,6 +246,14 @@ static fb_status ask_for_round(run *r, int64_t round)
     return FB_OK;
 }
 
+static fb_status evaluate(const run *r, fb_round_figures *figures)
+{
+    fb_range_begin("evaluate");
+    const fb_status status = fb_score_run(r->federation, &figures->validation, &figures->test);
+    fb_range_end();
+    return status;
+}
+
 static fb_status run_round(run *r, int64_t round)
 {
     fb_round_figures figures;
@@ -258,7 +267,7 @@ static fb_status run_round(run *r, int64_t round)
     fb_score_clear(&figures.validation);
     fb_score_clear(&figures.test);
     if ((round + 1) % r->config->eval_every == 0 || last)
-        FB_TRY(fb_score_run(r->federation, &figures.validation, &figures.test));
+        FB_TRY(evaluate(r, &figures));
     figures.eval_s = fb_time_s() - eval_start_s;
     figures.round_s = fb_time_s() - start_s;
     return fb_status_agree(r->comm, is_root(r) ? commit_round(r, round, &figures) : FB_OK);

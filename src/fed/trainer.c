@@ -2,6 +2,7 @@
 #include "fed/trainer.h"
 
 #include "core/mem.h"
+#include "core/range.h"
 #include "data/augment.h"
 #include "fed/volumes.h"
 #include "nn/segresnet.h"
@@ -392,6 +393,13 @@ done:
     return status;
 }
 
+static fb_status run_round(training *t, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments, double *loss_sum)
+{
+    begin(t->trainer, w, moments);
+    FB_TRY(dpsgd ? run_private_steps(t, dpsgd) : run_epochs(t));
+    return end(t->trainer, w, moments, loss_sum);
+}
+
 fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
                          uint32_t round, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments, fb_train_report *report)
 {
@@ -402,9 +410,10 @@ fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard
     double loss_sum = 0.0;
     for (int s = 0; s < shard_count; s++)
         t.cases += fb_shard_cases(shards[s], FB_SPLIT_TRAIN);
-    begin(trainer, w, moments);
-    FB_TRY(dpsgd ? run_private_steps(&t, dpsgd) : run_epochs(&t));
-    FB_TRY(end(trainer, w, moments, &loss_sum));
+    fb_range_begin("train");
+    const fb_status status = run_round(&t, dpsgd, w, moments, &loss_sum);
+    fb_range_end();
+    FB_TRY(status);
     report->steps = dpsgd ? dpsgd->plan->steps : t.samples;
     report->loss_mean = loss_sum / (double)t.samples;
     return FB_OK;

@@ -15,9 +15,9 @@ typedef struct fb_volumes fb_volumes;
 fb_status fb_volumes_create(const fb_ops *ops, int64_t limit_bytes, fb_volumes **out) FB_MUST_USE;
 void fb_volumes_destroy(fb_volumes **volumes);
 
-/* Fills image, label and shape of *sample with case `index` of `split`. Borrowed: on the host until the next call on the
- * shard; on a device until the call after the next one here, if ops->turn is called before the work on each. Asked for
- * early, a case arrives beside the work on the one before. Errors: shard, memory of the device. */
+/* Fills image, label and shape of *sample with case `index` of `split`. Borrowed: on the host until the next call on
+ * the shard; on a device until the call after the next one here, if ops->turn is called before the work on each. Asked
+ * for early, a case arrives beside the work on the one before. Errors: shard, memory of the device. */
 fb_status fb_volumes_get(fb_volumes *volumes, fb_shard *shard, fb_split split, int64_t index,
                          fb_sample *sample) FB_MUST_USE;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * GroupNorm with ReLU on the device, forward and backward (nn/op.h). Every thread stays with eight channels: thread t of
- * a block takes vectors t % lanes of the voxels t / lanes, t / lanes + rows and so on, lanes = channels / 8.
+ * GroupNorm with ReLU on the device, forward and backward (nn/op.h). Every thread stays with eight channels: thread t
+ * of a block takes vectors t % lanes of the voxels t / lanes, t / lanes + rows and so on, lanes = channels / 8.
  */
 #include "nn/device.cuh"
 

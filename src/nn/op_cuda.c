@@ -228,6 +228,10 @@ static void copy(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 /* From pageable memory, which CUDA reads before the call returns. */
 static void upload(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 {
+    if (bytes <= FB_CUDA_STORE_BYTES_MAX && bytes % 4 == 0) { /* CUDA may wait for the queue before it reads */
+        fb_cuda_store(&state_of(ops)->queue, to, from, bytes);
+        return;
+    }
     note(ops, "copy to the device",
          cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, state_of(ops)->queue.stream));
 }

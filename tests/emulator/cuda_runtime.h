@@ -223,6 +223,7 @@ static inline float __uint_as_float(unsigned bits)
     return value;
 }
 template <typename T> T __ldg(const T *place) { return *place; }
+template <typename T> T __ldcg(const T *place) { return *place; }
 
 /* --- launches --- */
 

@@ -495,6 +495,15 @@ extern "C" cudaError_t cudaDriverGetVersion(int *version)
     return cudaSuccess;
 }
 
+extern "C" int fb_emulator_range(int begins)
+{
+    static int depth;
+    if (!begins && depth == 0)
+        give_up("a range of time ends that did not begin");
+    depth += begins ? 1 : -1;
+    return depth;
+}
+
 extern "C" int64_t fb_emulator_live_blocks(void)
 {
     return (int64_t)blocks.size();
