@@ -68,7 +68,7 @@ template <typename T> __global__ void norm_moments(layout l, const T *x, fb_scra
         }
         const double shift = d / n, variance = squares / n - shift * shift;
         stats[threadIdx.x] = (float)((double)fb_load(x + from) + shift);
-        stats[FB_NORM_GROUPS + threadIdx.x] = (float)(1.0 / sqrt((variance > 0.0 ? variance : 0.0) + 1e-5));
+        stats[FB_NORM_GROUPS + threadIdx.x] = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + 1e-5));
     }
 }
 

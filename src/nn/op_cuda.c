@@ -36,14 +36,20 @@ typedef struct stage {
     cudaEvent_t sent; /* owned: the device has read it */
 } stage;
 
+/* Partial sums of weight gradients: serve one convolution after the other. */
+typedef struct gradient_sums {
+    void *memory; /* owned */
+    size_t bytes;
+    int convolutions; /* that use it: the last one frees it */
+} gradient_sums;
+
 typedef struct backend {
     fb_cuda_queue queue;
     cudaStream_t side; /* owned: uploads beside the queued work */
     stage stages[STAGES];
     cudaEvent_t turned, arrived; /* owned: the last turn of the queue; the last upload beside it */
     char description[256];
-    void *partial; /* of the weight gradients, owned; serves one convolution after the other */
-    size_t partial_bytes;
+    gradient_sums *sums; /* the largest; NULL without convolutions */
     int count, capacity;
     allocation *allocations; /* (count) owned: for the table that an error shows */
 } backend;
@@ -51,7 +57,8 @@ typedef struct backend {
 struct fb_conv {
     const fb_ops *ops; /* borrowed */
     fb_conv_shape shape;
-    void *packed; /* weights, owned */
+    void *packed;        /* weights, owned */
+    gradient_sums *sums; /* shared */
 };
 
 static backend *state_of(const fb_ops *ops)
@@ -334,43 +341,70 @@ static void record_free(const fb_ops *ops, void **recording)
 
 /* --- convolutions --------------------------------------------------------------------------------------- */
 
-/* The partial sums of the largest convolution serve all. */
-static fb_status reserve_partial(const fb_ops *ops, size_t bytes)
+/* Sums for `bytes`: those of an earlier convolution where they are large enough. Smaller ones stay with the convolutions
+ * that have them, as a recording may hold their address. */
+static fb_status share_sums(const fb_ops *ops, size_t bytes, gradient_sums **out)
 {
     backend *b = state_of(ops);
-    if (bytes <= b->partial_bytes)
-        return FB_OK;
-    release(ops, &b->partial);
-    b->partial_bytes = 0;
-    FB_TRY(alloc(ops, (int64_t)bytes, "sums of weight gradients", &b->partial));
-    b->partial_bytes = bytes;
+    gradient_sums *sums = b->sums;
+    if (!sums || sums->bytes < bytes) {
+        FB_TRY(FB_ALLOC(sums, 1, "sums of weight gradients"));
+        const fb_status status = alloc(ops, (int64_t)bytes, "sums of weight gradients", &sums->memory);
+        if (status != FB_OK) {
+            FB_FREE(sums);
+            return status;
+        }
+        sums->bytes = bytes;
+        b->sums = sums;
+    }
+    sums->convolutions++;
+    *out = sums;
     return FB_OK;
+}
+
+static void leave_sums(const fb_ops *ops, gradient_sums **sums)
+{
+    backend *b = state_of(ops);
+    if (*sums && --(*sums)->convolutions == 0) {
+        if (b->sums == *sums)
+            b->sums = NULL;
+        release(ops, &(*sums)->memory);
+        FB_FREE(*sums);
+    }
+    *sums = NULL;
 }
 
 static void conv_destroy(fb_conv **conv)
 {
-    if (*conv)
+    if (*conv) {
         release((*conv)->ops, &(*conv)->packed);
+        leave_sums((*conv)->ops, &(*conv)->sums);
+    }
     FB_FREE(*conv);
+}
+
+static fb_status conv_allocate(fb_conv *conv, size_t packed_bytes)
+{
+    const fb_act_type act = state_of(conv->ops)->queue.act;
+    FB_TRY(share_sums(conv->ops, fb_cuda_conv_partial_bytes(&conv->shape, act), &conv->sums));
+    return alloc(conv->ops, (int64_t)packed_bytes, "weights of a convolution", &conv->packed);
 }
 
 static fb_status conv_create(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out)
 {
-    const fb_act_type act = state_of(ops)->queue.act;
-    const size_t packed_bytes = fb_cuda_conv_packed_bytes(shape, act);
+    const size_t packed_bytes = fb_cuda_conv_packed_bytes(shape, state_of(ops)->queue.act);
     fb_conv *conv = NULL;
     if (packed_bytes == 0)
         return FB_FAIL("convolution on the GPU: %lld x %lld x %lld voxels, channels %lld to %lld, kernel %d, stride %d "
                        "is not supported",
                        (long long)shape->in[0], (long long)shape->in[1], (long long)shape->in[2],
                        (long long)shape->c_in, (long long)shape->c_out, shape->kernel, shape->stride);
-    FB_TRY(reserve_partial(ops, fb_cuda_conv_partial_bytes(shape, act)));
     FB_TRY(FB_ALLOC(conv, 1, "convolution"));
     conv->ops = ops;
     conv->shape = *shape;
-    const fb_status status = alloc(ops, (int64_t)packed_bytes, "weights of a convolution", &conv->packed);
+    const fb_status status = conv_allocate(conv, packed_bytes);
     if (status != FB_OK)
-        FB_FREE(conv);
+        conv_destroy(&conv);
     *out = conv;
     return status;
 }
@@ -405,9 +439,9 @@ static fb_status conv_bwd_data(fb_conv *conv, const fb_act *dy, fb_act *dx)
 
 static fb_status conv_bwd_weights(fb_conv *conv, const fb_act *x, const fb_act *dy, float *dw)
 {
-    backend *b = state_of(conv->ops);
+    const fb_cuda_queue *q = &state_of(conv->ops)->queue;
     QUEUE(conv, "weight gradient",
-          fb_cuda_conv_bwd_weights(&conv->shape, b->queue.act, b->partial, x, dy, dw, b->queue.stream));
+          fb_cuda_conv_bwd_weights(&conv->shape, q->act, conv->sums->memory, x, dy, dw, q->stream));
     return FB_OK;
 }
 
@@ -604,7 +638,6 @@ void fb_ops_cuda_destroy(fb_ops **ops)
     if (!*ops)
         return;
     backend *b = state_of(*ops);
-    release(*ops, &b->partial);
     release(*ops, &b->queue.scratch);
     stop_streams(b);
     FB_FREE(b->allocations);
