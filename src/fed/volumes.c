@@ -92,6 +92,7 @@ static fb_status make_room(fb_volumes *volumes, int64_t image_bytes, int64_t lab
         volumes->used_bytes += r->bytes;
     else
         ops->release(ops, &r->image);
+    ops->turn(ops); /* what comes to fresh memory waits until that was zeroed */
     return fb_error_context(status, "%s", subject);
 }
 
