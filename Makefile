@@ -121,6 +121,8 @@ CUDA_OBJ := $(patsubst %.c,$(BUILDDIR)/%.o,$(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_
 # The GPU backend again, on the emulated GPU: every test can use it, with a GPU or without.
 EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%=$(BUILDDIR)/emulated/%.o) \
                 $(BUILDDIR)/emulated/emulator.o $(BUILDDIR)/src/comm/comm_nccl_none.o
+# Kernels with faults, of the test of the emulated GPU.
+FAULTS_OBJ := $(BUILDDIR)/emulated/$(EMULATOR)/faults.cu.o
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
 DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/*cudnn*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
@@ -129,7 +131,7 @@ PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(filter-out $(CUDNN_OTHER),$(wildcard tests/test_*.c)))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
-OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(FAULTS_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
 FLAGS := $(BUILDDIR)/flags.stamp
@@ -295,6 +297,8 @@ $(filter %_cuda,$(TESTS)): extra_libs = $(CMOCKA_LIBS) -lstdc++
 $(patsubst %,%.o,$(filter %_cuda,$(TESTS))): extra = -I$(EMULATOR) -Itests
 $(filter %_cuda,$(TESTS)): %: %.o $(EMULATED_OBJ) $(LIB)
 	$(link)
+
+$(BUILDDIR)/tests/test_emulated_cuda: $(FAULTS_OBJ)
 
 $(BENCHES) $(filter-out %_double %_cuda,$(TESTS)): %: %.o $(LIB) $(CUDA_LIB)
 	$(link)

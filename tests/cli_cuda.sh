@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# run.device, model.precision and what they leave behind, from outside: the program on the emulated GPU (tests/emulator),
-# and the one that was built, where there may be no GPU. That a run on the GPU learns what one on the CPU learns, has the
-# same bits whenever it is repeated and for any number of ranks, and that what cannot be is refused.
+# run.device and model.precision from outside: the program on the emulated GPU (tests/emulator), and the one that was
+# built, where there may be no GPU. That a run on the GPU learns what one on the CPU learns, has the same bits whenever
+# it is repeated and for any number of ranks, and that what cannot be is refused.
 set -u
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -154,8 +154,8 @@ charged()
     [ "$(charges "$1" | wc -l)" = 26 ] && [ "$(charges "$1")" = "$(charges "$2")" ] &&
         [ "$(field "$1" epsilon_total)" = "$(field "$2" epsilon_total)" ] && [ "$(field "$1" epsilon_total)" != none ]
 }
-laplace=(--privacy.mechanism=laplace --privacy.clip=1e-3 --privacy.epsilon_answer=5 --privacy.answer_budget=per-parameter
-         --sharing.select=random --sharing.fraction=0.1)
+laplace=(--privacy.mechanism=laplace --privacy.clip=1e-3 --privacy.epsilon_answer=5
+         --privacy.answer_budget=per-parameter --sharing.select=random --sharing.fraction=0.1)
 train laplace-cuda $cuda $f32 "${laplace[@]}" && train laplace-cpu --run.device=cpu "${laplace[@]}" &&
     charged laplace-cuda laplace-cpu
 report $? "laplace: the ledgers charge what they charge on the CPU"

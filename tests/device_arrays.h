@@ -226,3 +226,14 @@ static inline void compare_bits(const device *d, const array *a, const float *wa
         fail_msg("%s, %s: other bits", act_name[d->act], what);
     FB_FREE(got);
 }
+
+/* Each test once for each type of activations. */
+static inline void in_both(void (*check)(device *))
+{
+    for (int act = FB_ACT_F32; act <= FB_ACT_BF16; act++) {
+        device d;
+        open_device((fb_act_type)act, &d);
+        check(&d);
+        close_device(&d);
+    }
+}

@@ -341,8 +341,8 @@ static void record_free(const fb_ops *ops, void **recording)
 
 /* --- convolutions --------------------------------------------------------------------------------------- */
 
-/* Sums for `bytes`: those of an earlier convolution where they are large enough. Smaller ones stay with the convolutions
- * that have them, as a recording may hold their address. */
+/* Sums for `bytes`: those of an earlier convolution where they are large enough. Smaller ones stay with the
+ * convolutions that have them, as a recording may hold their address. */
 static fb_status share_sums(const fb_ops *ops, size_t bytes, gradient_sums **out)
 {
     backend *b = state_of(ops);

@@ -319,7 +319,7 @@ extern "C" cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     if (stream->capture)
         return fail(cudaErrorStreamCaptureUnsupported);
     finish_all();
-    return last_error;
+    return cudaSuccess; /* what a call returned before is not returned again */
 }
 
 extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
@@ -359,7 +359,7 @@ extern "C" cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     if (event->reached < event->queued)
         finish_all();
-    return last_error;
+    return cudaSuccess;
 }
 
 extern "C" cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end)
@@ -515,9 +515,11 @@ extern "C" void fb_emulator_limit(int64_t bytes)
     limit_bytes = bytes;
 }
 
-extern "C" void fb_emulator_fail_after(int64_t calls)
+extern "C" int64_t fb_emulator_fail_after(int64_t calls)
 {
+    const int64_t left = fail_after;
     fail_after = calls;
+    return left;
 }
 
 extern "C" int64_t fb_emulator_launches(void)
@@ -669,6 +671,12 @@ static void run_block(int count)
             give_up(threads[i].at != FINISHED ? "waits at a barrier that other threads do not reach"
                                               : "ends before its copies have landed");
         }
+}
+
+void fb_emulator_check_argument(const void *memory)
+{
+    if (memory && !is_device(memory))
+        give_up("a kernel is given the address of host memory");
 }
 
 cudaError_t fb_emulator_launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> thread)
