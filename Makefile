@@ -120,7 +120,7 @@ CUDA_OBJ := $(patsubst %.c,$(BUILDDIR)/%.o,$(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_
             $(if $(HAVE_CUDA),$(CUDA_KERNELS:%=$(BUILDDIR)/%.o))
 # The GPU backend again, on the emulated GPU: every test can use it, with a GPU or without.
 EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%=$(BUILDDIR)/emulated/%.o) \
-                $(BUILDDIR)/emulated/emulator.o $(BUILDDIR)/src/comm/comm_nccl_none.o
+                $(patsubst %.cc,$(BUILDDIR)/emulated/%.o,$(wildcard $(EMULATOR)/*.cc)) $(BUILDDIR)/src/comm/comm_nccl_none.o
 # Kernels with faults, of the test of the emulated GPU.
 FAULTS_OBJ := $(BUILDDIR)/emulated/$(EMULATOR)/faults.cu.o
 # The network again in double precision: the oracle of the gradient tests.
@@ -257,7 +257,7 @@ endef
 $(BUILDDIR)/emulated/%.cu.o: %.cu
 	$(compile_emulated)
 
-$(BUILDDIR)/emulated/emulator.o: $(EMULATOR)/emulator.cc
+$(BUILDDIR)/emulated/%.o: %.cc
 	$(compile_emulated)
 
 $(BUILDDIR)/%.cu.o: %.cu

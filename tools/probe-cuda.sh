@@ -19,7 +19,8 @@ printf '%s\n' '#include <cuda_bf16.h>' '#include <cuda_runtime.h>' \
 found=
 # shellcheck disable=SC2086
 if "$nvcc" -std=c++17 $gencode -c "$dir/probe.cu" -o "$dir/probe.o" > "$dir/log" 2>&1 &&
-    ${CC:-cc} "$dir/probe.o" -L"$libdir" -lcudart_static -ldl -lrt -lpthread -lstdc++ -o "$dir/probe" >> "$dir/log" 2>&1; then
+    ${CC:-cc} "$dir/probe.o" -L"$libdir" -lcudart_static -ldl -lrt -lpthread -lstdc++ -o "$dir/probe" \
+        >> "$dir/log" 2>&1; then
     found=1
 else
     echo "CUDA: $nvcc is there, but what it makes does not link; building without CUDA (CUDA=1 insists):" >&2
