@@ -186,7 +186,8 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
                            .attempt = hospital->letter.attempt,
                            .round = info->round,
                            .steps = info->steps,
-                           .dw = federation->dw};
+                           .dw = federation->dw,
+                           .device = federation->release_device};
     fb_status status = FB_OK;
     if (federation->privacy->release.select == FB_SELECT_PUBLIC) {
         FB_TRY(FB_ALLOC(public_index, federation->privacy->budget.count, "public coordinates"));

@@ -7,9 +7,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-__extension__ typedef unsigned __int128 wide;
+typedef fb_wide wide;
 
-enum { FACTOR_BITS = 62, ROOT_BITS = 63 };
+enum { FACTOR_BITS = FB_GAUSSIAN_FACTOR_BITS, ROOT_BITS = 63 };
 
 static const int64_t VALUE_MAX = INT64_C(1) << 46;
 
@@ -71,20 +71,26 @@ static void scale(uint64_t factor, int64_t count, int64_t *value)
     }
 }
 
+uint64_t fb_gaussian_factor(int64_t limit, fb_wide square)
+{
+    FB_ASSERT(0 < limit && limit <= INT64_C(1) << 30);
+    if (square <= (wide)limit * (wide)limit)
+        return FB_GAUSSIAN_WITHIN;
+    return (uint64_t)(((wide)limit << FACTOR_BITS) / root_up(square));
+}
+
 double fb_gaussian_clip_norm(int64_t limit, int64_t count, int64_t *value)
 {
-    const wide allowed = (wide)limit * (wide)limit, square = sum_of_squares(count, value);
-    FB_ASSERT(0 < limit && limit <= INT64_C(1) << 30);
-    if (square <= allowed)
+    const uint64_t factor = fb_gaussian_factor(limit, sum_of_squares(count, value));
+    if (factor == FB_GAUSSIAN_WITHIN)
         return 1.0;
-    const uint64_t factor = (uint64_t)(((wide)limit << FACTOR_BITS) / root_up(square));
     if (count <= FB_GRID_ALONE) {
         scale(factor, count, value);
     } else {
 #pragma omp parallel
         scale(factor, count, value);
     }
-    FB_ASSERT(sum_of_squares(count, value) <= allowed);
+    FB_ASSERT(fb_gaussian_factor(limit, sum_of_squares(count, value)) == FB_GAUSSIAN_WITHIN);
     return ldexp((double)factor, -FACTOR_BITS);
 }
 
@@ -98,12 +104,17 @@ static void quantise(const fb_quantiser *quantiser, const float *dw, const fb_up
     *clipped += beyond;
 }
 
-int64_t fb_gaussian_values(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in,
-                           fb_update *out, double *norm_scale)
+fb_quantiser fb_gaussian_quantiser(const fb_release_spec *spec, const fb_budget *budget, int64_t steps)
 {
     const int64_t bound = fb_gaussian_bound(spec);
     const double outside = fmin(ldexp(spec->clip, -budget->grid_log2), (double)bound + 1.0);
-    const fb_quantiser quantiser = {(double)in->steps, ldexp(1.0, -budget->grid_log2), outside, bound};
+    return (fb_quantiser){(double)steps, ldexp(1.0, -budget->grid_log2), outside, bound};
+}
+
+int64_t fb_gaussian_values(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in,
+                           fb_update *out, double *norm_scale)
+{
+    const fb_quantiser quantiser = fb_gaussian_quantiser(spec, budget, in->steps);
     int64_t clipped = 0;
     if (out->count <= FB_GRID_ALONE) {
         quantise(&quantiser, in->dw, out, &clipped);

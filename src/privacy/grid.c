@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "privacy/grid.h"
 
-#include "privacy/quantise.h"
-
 #include <math.h>
 
 int fb_grid_log2(double clip)
@@ -19,6 +17,12 @@ int64_t fb_grid_floor(double x, int grid_log2)
     return (int64_t)scaled;
 }
 
+fb_quantiser fb_grid_quantiser(const fb_budget *budget, double clip, int64_t steps)
+{
+    const int grid_log2 = fb_grid_log2(clip);
+    return (fb_quantiser){(double)steps, ldexp(1.0, -grid_log2), ldexp(clip, -grid_log2), budget->clip_grid};
+}
+
 static void quantise(const fb_quantiser *quantiser, int64_t from, int64_t to, const float *dw, int32_t *grid,
                      int64_t *clipped, int64_t *non_finite)
 {
@@ -33,8 +37,7 @@ static void quantise(const fb_quantiser *quantiser, int64_t from, int64_t to, co
 void fb_grid_quantise(const fb_budget *budget, double clip, int64_t steps, const float *dw, int32_t *grid,
                       fb_release_report *report)
 {
-    const int grid_log2 = fb_grid_log2(clip);
-    const fb_quantiser quantiser = {(double)steps, ldexp(1.0, -grid_log2), ldexp(clip, -grid_log2), budget->clip_grid};
+    const fb_quantiser quantiser = fb_grid_quantiser(budget, clip, steps);
     const int64_t n = budget->n;
     int64_t clipped = 0, non_finite = 0;
     if (n <= FB_GRID_ALONE) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/mem.h"
+#include "privacy/device.h"
 #include "privacy/exponential.h"
 #include "privacy/gauss.h"
 #include "privacy/gaussian.h"
@@ -299,6 +300,12 @@ fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const
     const task t = {spec, budget, in};
     FB_ASSERT(in->steps > 0 && budget->count <= budget->n);
     *report = (fb_release_report){.norm_scale = 1.0};
+    if (in->device) {
+        int done = 0;
+        FB_TRY(fb_privacy_device_release(in->device, spec, budget, in, out, report, &done));
+        if (done)
+            return FB_OK;
+    }
     if (spec->mechanism == FB_MECHANISM_NONE || spec->mechanism == FB_MECHANISM_DPSGD)
         return release_exact(&t, out, report);
     return release_noised(&t, out, report);

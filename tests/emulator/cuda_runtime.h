@@ -210,6 +210,12 @@ template <typename T> T atomicAdd(T *place, T value)
     *place = before + value;
     return before;
 }
+template <typename T> T atomicMin(T *place, T value)
+{
+    const T before = *place;
+    *place = value < before ? value : before;
+    return before;
+}
 static inline void __threadfence(void) {}
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 {
