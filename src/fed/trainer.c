@@ -190,12 +190,10 @@ static fb_status repeat(fb_trainer *t, fb_status (*work)(fb_trainer *), void **r
         FB_TRY(ops->record_begin(ops));
         const fb_status status = work(t);
         const fb_status ended = ops->record_end(ops, recording);
-        if (status != FB_OK) {
-            fb_status second = ended;
-            fb_error_free(&second);
-            return status;
+        if (status != FB_OK || ended != FB_OK) {
+            ops->record_free(ops, recording);
+            return fb_error_first(status, ended);
         }
-        FB_TRY(ended);
     }
     ops->record_replay(ops, *recording);
     return FB_OK;

@@ -81,6 +81,20 @@ static void note(const fb_ops *ops, const char *what, cudaError_t error)
     queue->failed = what;
 }
 
+static int has_failed(const fb_ops *ops)
+{
+    return state_of(ops)->queue.error != cudaSuccess;
+}
+
+/* The first failure since the last time, forgotten now. */
+static fb_status take_failure(const fb_ops *ops)
+{
+    fb_cuda_queue *queue = &state_of(ops)->queue;
+    const cudaError_t error = queue->error;
+    queue->error = cudaSuccess;
+    return error == cudaSuccess ? FB_OK : cuda_failed(queue->failed, error);
+}
+
 /* --- devices --------------------------------------------------------------------------------------- */
 
 int fb_cuda_count(size_t chars, char *why)
@@ -194,6 +208,8 @@ static void forget(backend *b, const void *memory)
 
 static void zero(const fb_ops *ops, void *memory, int64_t bytes)
 {
+    if (has_failed(ops))
+        return;
     note(ops, "cudaMemsetAsync", cudaMemsetAsync(memory, 0, (size_t)bytes, state_of(ops)->queue.stream));
 }
 
@@ -228,19 +244,10 @@ static void release(const fb_ops *ops, void **memory)
 
 static void copy(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 {
+    if (has_failed(ops))
+        return;
     note(ops, "copy on the device",
          cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice, state_of(ops)->queue.stream));
-}
-
-/* From pageable memory, which CUDA reads before the call returns. */
-static void upload(const fb_ops *ops, void *to, const void *from, int64_t bytes)
-{
-    if (bytes <= FB_CUDA_STORE_BYTES_MAX && bytes % 4 == 0) { /* CUDA may wait for the queue before it reads */
-        fb_cuda_store(&state_of(ops)->queue, to, from, bytes);
-        return;
-    }
-    note(ops, "copy to the device",
-         cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, state_of(ops)->queue.stream));
 }
 
 static cudaError_t start_stages(backend *b)
@@ -257,23 +264,43 @@ static cudaError_t start_stages(backend *b)
 }
 
 /* One piece, by way of a stage that the device has done with. */
-static cudaError_t send_piece(backend *b, stage *s, void *to, const void *from, size_t bytes)
+static cudaError_t send_piece(stage *s, cudaStream_t stream, void *to, const void *from, size_t bytes)
 {
     cudaError_t error = cudaEventSynchronize(s->sent);
     if (error != cudaSuccess)
         return error;
     memcpy(s->memory, from, bytes);
-    error = cudaMemcpyAsync(to, s->memory, bytes, cudaMemcpyHostToDevice, b->side);
-    return error == cudaSuccess ? cudaEventRecord(s->sent, b->side) : error;
+    error = cudaMemcpyAsync(to, s->memory, bytes, cudaMemcpyHostToDevice, stream);
+    return error == cudaSuccess ? cudaEventRecord(s->sent, stream) : error;
 }
 
-static cudaError_t send_pieces(backend *b, char *to, const char *from, int64_t bytes)
+static cudaError_t send_pieces(backend *b, cudaStream_t stream, char *to, const char *from, int64_t bytes)
 {
-    cudaError_t error = cudaStreamWaitEvent(b->side, b->turned, 0);
+    cudaError_t error = start_stages(b);
     for (int64_t at = 0, i = 0; at < bytes && error == cudaSuccess; at += STAGE_BYTES, i++) {
         const int64_t rest = bytes - at, piece = rest < STAGE_BYTES ? rest : STAGE_BYTES;
-        error = send_piece(b, &b->stages[i % STAGES], to + at, from + at, (size_t)piece);
+        error = send_piece(&b->stages[i % STAGES], stream, to + at, from + at, (size_t)piece);
     }
+    return error;
+}
+
+/* Never from the caller's own memory: CUDA does not promise to have read that when the call returns. */
+static void upload(const fb_ops *ops, void *to, const void *from, int64_t bytes)
+{
+    backend *b = state_of(ops);
+    if (has_failed(ops))
+        return;
+    if (bytes <= FB_CUDA_STORE_BYTES_MAX && bytes % 4 == 0)
+        fb_cuda_store(&b->queue, to, from, bytes);
+    else
+        note(ops, "copy to the device", send_pieces(b, b->queue.stream, to, from, bytes));
+}
+
+static cudaError_t send_beside(backend *b, void *to, const void *from, int64_t bytes)
+{
+    cudaError_t error = cudaStreamWaitEvent(b->side, b->turned, 0);
+    if (error == cudaSuccess)
+        error = send_pieces(b, b->side, to, from, bytes);
     if (error == cudaSuccess)
         error = cudaEventRecord(b->arrived, b->side);
     return error == cudaSuccess ? cudaStreamWaitEvent(b->queue.stream, b->arrived, 0) : error;
@@ -281,11 +308,8 @@ static cudaError_t send_pieces(backend *b, char *to, const char *from, int64_t b
 
 static void upload_beside(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 {
-    backend *b = state_of(ops);
-    const cudaError_t error = start_stages(b);
-    note(ops, "page-locked memory for uploads", error);
-    if (error == cudaSuccess)
-        note(ops, "copy to the device", send_pieces(b, to, from, bytes));
+    if (!has_failed(ops))
+        note(ops, "copy to the device", send_beside(state_of(ops), to, from, bytes));
 }
 
 static void turn(const fb_ops *ops)
@@ -301,15 +325,14 @@ static fb_status download(const fb_ops *ops, void *to, const void *from, int64_t
              cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToHost, queue->stream));
     if (queue->error == cudaSuccess)
         note(ops, "work on the device", cudaStreamSynchronize(queue->stream));
-    const cudaError_t error = queue->error;
-    queue->error = cudaSuccess;
-    return error == cudaSuccess ? FB_OK : cuda_failed(queue->failed, error);
+    return take_failure(ops);
 }
 
 /* --- recordings --------------------------------------------------------------------------------------- */
 
 static fb_status record_begin(const fb_ops *ops)
 {
+    FB_TRY(take_failure(ops)); /* after which nothing would be recorded */
     CUDA_TRY(cudaStreamBeginCapture(state_of(ops)->queue.stream, cudaStreamCaptureModeThreadLocal));
     return FB_OK;
 }
@@ -318,7 +341,14 @@ static fb_status record_end(const fb_ops *ops, void **recording)
 {
     cudaGraph_t graph = NULL;
     cudaGraphExec_t executable = NULL;
-    CUDA_TRY(cudaStreamEndCapture(state_of(ops)->queue.stream, &graph));
+    note(ops, "cudaStreamEndCapture", cudaStreamEndCapture(state_of(ops)->queue.stream, &graph));
+    const fb_status status = take_failure(ops); /* of a call that was to be recorded */
+    if (status != FB_OK) {
+        (void)cudaGetLastError();
+        if (graph)
+            (void)cudaGraphDestroy(graph);
+        return status;
+    }
     const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
     CUDA_TRY(cudaGraphDestroy(graph));
     if (error != cudaSuccess)
@@ -329,7 +359,8 @@ static fb_status record_end(const fb_ops *ops, void **recording)
 
 static void record_replay(const fb_ops *ops, void *recording)
 {
-    note(ops, "cudaGraphLaunch", cudaGraphLaunch(recording, state_of(ops)->queue.stream));
+    if (!has_failed(ops))
+        note(ops, "cudaGraphLaunch", cudaGraphLaunch(recording, state_of(ops)->queue.stream));
 }
 
 static void record_free(const fb_ops *ops, void **recording)

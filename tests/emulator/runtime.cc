@@ -24,12 +24,15 @@ static size_t space_used;
 static std::map<char *, size_t> blocks; /* begin -> bytes */
 static int64_t limit_bytes = (int64_t)4 << 30, used_bytes, fail_after = -1, launches;
 static cudaError_t last_error = cudaSuccess;
+static bool failed_since_capture;
 static int current_device, open_count;
 
 static cudaError_t fail(cudaError_t error)
 {
-    if (error != cudaSuccess)
+    if (error != cudaSuccess) {
         last_error = error;
+        failed_since_capture = true;
+    }
     return error;
 }
 
@@ -143,7 +146,7 @@ extern "C" cudaError_t cudaFree(void *memory)
     return cudaSuccess;
 }
 
-/* Page-locked memory, from which copies are made later; from other memory they are made at once. */
+/* Page-locked memory. Copies from other memory are made as late, since CUDA does not promise that they are not. */
 static std::map<const char *, size_t> pinned;
 
 static bool is_pinned(const void *memory)
@@ -259,10 +262,8 @@ extern "C" cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
     MAY_FAIL();
     check_range(to, bytes, kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, "copy past the end");
     check_range(from, bytes, kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice, "copy past the end");
-    if (kind == cudaMemcpyHostToDevice && !is_pinned(from) && !(stream && stream->capture)) {
-        const std::string kept((const char *)from, bytes);
-        return submit(stream, [=]() { memcpy(to, kept.data(), bytes); });
-    }
+    if (kind == cudaMemcpyHostToDevice && stream && stream->capture && !is_pinned(from))
+        fb_emulator_give_up("a recording reads pageable memory");
     return submit(stream, [=]() {
         if (bytes > 0 && (const char *)to < (const char *)from + bytes && (const char *)from < (const char *)to + bytes)
             fb_emulator_give_up("the two sides of a copy overlap");
@@ -356,6 +357,7 @@ extern "C" cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStre
     if (stream->capture)
         return fail(cudaErrorStreamCaptureUnsupported);
     stream->capture = new fb_emulated_graph;
+    failed_since_capture = false;
     return cudaSuccess;
 }
 
@@ -363,6 +365,10 @@ extern "C" cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *gr
 {
     *graph = stream->capture;
     stream->capture = nullptr;
+    if (*graph && failed_since_capture) { /* as the real one: no graph then */
+        delete *graph;
+        *graph = nullptr;
+    }
     return *graph ? cudaSuccess : fail(cudaErrorStreamCaptureUnsupported);
 }
 
