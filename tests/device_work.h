@@ -183,7 +183,8 @@ static inline fb_status create_work(const fb_ops *ops, device_work *w)
 
 static inline void reset_work(const device_work *w)
 {
-    w->ops->upload(w->ops, w->memory, w->initial, w->bytes);
+    w->ops->turn(w->ops);
+    w->ops->upload_beside(w->ops, w->memory, w->initial, w->bytes);
 }
 
 /* What read_work fills; owned by the caller. NULL without memory. */

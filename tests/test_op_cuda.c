@@ -397,10 +397,56 @@ static void check_memory(device *d)
     ops->release(ops, &b);
 }
 
+static void fill_bytes(int64_t count, int first, uint8_t *bytes)
+{
+    for (int64_t i = 0; i < count; i++)
+        bytes[i] = (uint8_t)(first + i % 251);
+}
+
+/* Either kind of upload, of few bytes and of many, odd numbers and even ones, from memory that changes at once; the one
+ * beside the queue comes after the work that was queued before the turn. */
+static void check_upload(const fb_ops *ops, int64_t bytes)
+{
+    uint8_t *host = NULL, *got = NULL, *want = NULL;
+    void *a = NULL, *b = NULL;
+    must(FB_ALLOC(host, bytes, "host"));
+    must(FB_ALLOC(got, bytes, "host"));
+    must(FB_ALLOC(want, bytes, "host"));
+    must(ops->alloc(ops, bytes, "memory", &a));
+    must(ops->alloc(ops, bytes, "memory", &b));
+    fill_bytes(bytes, 3, host);
+    ops->upload(ops, a, host, bytes);
+    ops->copy(ops, b, a, bytes);
+    ops->turn(ops);
+    fill_bytes(bytes, 7, host);
+    ops->upload_beside(ops, a, host, bytes);
+    fill_bytes(bytes, 11, host);
+    fill_bytes(bytes, 3, want);
+    must(ops->download(ops, got, b, bytes));
+    assert_memory_equal(got, want, (size_t)bytes);
+    fill_bytes(bytes, 7, want);
+    must(ops->download(ops, got, a, bytes));
+    assert_memory_equal(got, want, (size_t)bytes);
+    ops->release(ops, &a);
+    ops->release(ops, &b);
+    FB_FREE(host);
+    FB_FREE(got);
+    FB_FREE(want);
+}
+
+static void check_uploads(device *d)
+{
+    static const int64_t sizes[] = {1, 4, 1000, 1003, 4096, 100002, 25 << 20};
+    for (int times = 0; times < 2; times++) /* the emulated streams take turns at being the first */
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            check_upload(d->ops, sizes[i]);
+}
+
 static void test_memory(void **state)
 {
     (void)state;
     in_both(check_memory);
+    in_both(check_uploads);
 }
 
 /* Bits of everything that a whole sequence of operations leaves. */

@@ -16,7 +16,7 @@ struct fb_device {
 
 /* What rank 0 is told of a rank. */
 typedef struct report {
-    char line[256]; /* "" on the CPU */
+    char line[384]; /* "" on the CPU */
 } report;
 
 static fb_status use_cpu(const fb_config *config, fb_device *device)
