@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What runs on a real GPU, built with as little as a machine with one may have: a C and C++ compiler, make, and CUDA's
+# nvcc and runtime. No MPI, HDF5, oneDNN, libsodium; cmocka and Random123 are stood in for (tests/gpu/standin).
+#   make gpu-check   make gpu-bench   from the top folder (tests/gpu/README.md)
+# Variables: BUILD, CC, CXX, NVCC or CUDA_HOME, NVCC_GENCODE, MARCH; EMULATED=1 builds for the emulated GPU of the tests.
+# The programs need no library but the C library's, so that they can be built elsewhere and carried to the GPU.
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+EMULATED ?=
+BUILD ?= build/gpu$(if $(EMULATED),-emulated)
+MARCH ?= x86-64-v3
+CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v nvcc 2>/dev/null))),/usr/local/cuda)
+NVCC ?= $(CUDA_HOME)/bin/nvcc
+NVCC_GENCODE ?= -gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_80,code=compute_80
+CUDA_INCLUDE := $(patsubst %/cuda_runtime.h,%,$(firstword $(wildcard $(CUDA_HOME)/include/cuda_runtime.h \
+                $(CUDA_HOME)/targets/x86_64-linux/include/cuda_runtime.h)))
+ifeq ($(EMULATED)$(wildcard $(NVCC)),)
+$(error $(NVCC) is not there: set CUDA_HOME or NVCC, or EMULATED=1 for the emulated GPU)
+endif
+
+# The operations (reference and GPU), the network, and what they stand on.
+SRC := $(addprefix src/core/,mem.c status.c timer.c rng.c) $(addprefix src/data/,augment.c volume.c) \
+       $(addprefix src/nn/,op_ref.c op_host.c pointwise.c loss.c optim.c params.c segresnet.c segresnet_build.c) \
+       $(wildcard src/nn/*_cuda.c)
+KERNELS := $(wildcard src/nn/*.cu)
+LIB := $(BUILD)/libgpu.a
+LIB_OBJ := $(SRC:%.c=$(BUILD)/%.o) $(KERNELS:%=$(BUILD)/%.o) $(if $(EMULATED),$(BUILD)/tests/emulator/emulator.o)
+BENCH_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/gpu/bench_*.c)) $(BUILD)/tests/gpu/bench_device.cu.o
+# Tests that need the emulated GPU have no place here; NOT_HERE: further ones.
+NOT_HERE ?=
+TEST_SRC := $(filter-out tests/test_emulated_cuda.c $(NOT_HERE),$(wildcard tests/test_*_cuda.c))
+TESTS := $(patsubst tests/%.c,$(BUILD)/%,$(TEST_SRC))
+PROGRAMS := $(BUILD)/bench_gpu $(BUILD)/compare_torch
+OBJ := $(LIB_OBJ) $(BENCH_OBJ) $(BUILD)/tests/gpu/compare_torch.o $(TEST_SRC:%.c=$(BUILD)/%.o)
+
+.PHONY: all programs
+all: $(PROGRAMS) $(TESTS)
+programs: $(PROGRAMS)
+
+NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
+CPPFLAGS_ALL := $(if $(EMULATED),-Itests/emulator,-isystem $(CUDA_INCLUDE)) -Isrc -Itests \
+                -isystem tests/gpu/standin -D_XOPEN_SOURCE=700 -D_DEFAULT_SOURCE
+CFLAGS_ALL := -std=c11 -O3 -g -march=$(MARCH) -Wall -Wextra -Wno-unknown-pragmas $(CFLAGS)
+
+$(BUILD)/src/nn/%.o: extra = $(NN_FLAGS)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo '  CC $<'
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(extra) -MMD -MP -c $< -o $@
+
+ifdef EMULATED
+compile_device = $(CXX) -Itests/emulator -Isrc -std=c++17 -O2 -g -march=$(MARCH) -Wall -Wextra -Wno-unknown-pragmas \
+                 -ffp-contract=off -MMD -MP -x c++ -c $< -o $@
+link = $(CXX) $(filter %.o %.a,$^) -lm -o $@
+else
+compile_device = $(NVCC) -std=c++17 -O3 -lineinfo $(NVCC_GENCODE) -Isrc -Xcompiler -Wall,-Wextra -MMD -MP -MF $(@:.o=.d) \
+                 -c $< -o $@
+link = $(NVCC) -cudart static $(filter %.o %.a,$^) -Xcompiler -static-libstdc++,-static-libgcc -lm -o $@
+endif
+
+$(BUILD)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	@echo '  NVCC $<'
+	@$(compile_device)
+
+$(BUILD)/tests/emulator/emulator.o: tests/emulator/emulator.cc
+	@mkdir -p $(@D)
+	@$(compile_device)
+
+$(LIB): $(LIB_OBJ)
+	@rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/bench_gpu: $(BENCH_OBJ) $(LIB)
+	@$(link)
+
+$(BUILD)/compare_torch: $(BUILD)/tests/gpu/compare_torch.o $(LIB)
+	@$(link)
+
+$(TESTS): $(BUILD)/%: $(BUILD)/tests/%.o $(LIB)
+	@$(link)
+
+-include $(OBJ:.o=.d)
