@@ -4,7 +4,7 @@
  *   bench_gpu --probe                       says which device there is; 1 and the reason where there is none
  *   bench_gpu [--output FILE] [--limit S]   everything; no case begins after S seconds (default 300)
  *   bench_gpu --smoke [--output FILE]       the same at a size that the emulated GPU of the tests can do
- *   bench_gpu --one-step FILTERS            two training steps at 128^3 in bfloat16, for a profiler
+ *   bench_gpu --one-step FILTERS            one training step at 128^3 in bfloat16, for a profiler
  */
 #include "bench.h"
 
@@ -63,15 +63,15 @@ static int run_cases(bench *b)
         const char *key, *what;
         case_function measure;
         const bench_case *cases;
-        int count;
-    } parts[] = {{"steps", "step", bench_training, step, 5},
-                 {"kernels", "kernels", bench_kernels, cube, 3},
-                 {"inference", "inference", bench_inference, whole, 3}};
+        int count[2]; /* in float32, which is the comparison path, and in bfloat16 */
+    } parts[] = {{"steps", "step", bench_training, step, {2, 5}},
+                 {"kernels", "kernels", bench_kernels, cube, {1, 3}},
+                 {"inference", "inference", bench_inference, whole, {1, 3}}};
     int failed = 0;
     for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
         json_open(&b->out, parts[p].key, '[');
-        for (int type = FB_ACT_BF16; type >= FB_ACT_F32; type--)
-            for (int i = 0; i < (b->smoke ? 1 : parts[p].count); i++)
+        for (int type = FB_ACT_BF16; type >= (b->smoke ? FB_ACT_BF16 : FB_ACT_F32); type--)
+            for (int i = 0; i < (b->smoke ? 1 : parts[p].count[type]); i++)
                 run_case(b, parts[p].what, parts[p].measure, b->smoke ? &small[i] : &parts[p].cases[i],
                          (fb_act_type)type, &failed);
         json_close(&b->out, ']');
@@ -112,7 +112,7 @@ static fb_status run(const request *r)
 {
     bench b = {.smoke = r->smoke,
                .replays = r->smoke ? 1 : 15,
-               .warm_up = r->smoke ? 1 : 3,
+               .warm_up = r->smoke ? 0 : 3,
                .limit_s = r->limit_s,
                .begin_s = fb_time_s()};
     const bench_case profiled = {r->one_step, {128, 128, 128}};

@@ -253,12 +253,12 @@ static fb_status queue_kernel(bench *b, void *context, int64_t repetition)
 /* --- measuring ------------------------------------------------------------------------------------------------ */
 
 /* So many that a replay takes about 2 ms: next to it its launch is nothing. */
-static int repeats_of(const bench *b, const kernel_case *c)
+static int repeats_of(const bench *b, const kernel_case *c, fb_act_type type)
 {
-    const double bytes_per_s = 2e12, flop_per_s = 1e14;
+    const double bytes_per_s = 2e12, flop_per_s = type == FB_ACT_BF16 ? 1e14 : 1e13;
     const double guess_s = 3e-6 + fmax(c->bytes / bytes_per_s, c->flop / flop_per_s);
     const double repeats = 2e-3 / guess_s;
-    return b->smoke ? 2 : repeats < 6.0 ? 6 : repeats > 200.0 ? 200 : (int)repeats;
+    return b->smoke ? 1 : repeats < 6.0 ? 6 : repeats > 200.0 ? 200 : (int)repeats;
 }
 
 static void describe_kernel(bench *b, const kernel_case *c, double seconds)
@@ -286,7 +286,7 @@ static fb_status time_kernels(bench *b, kernels *k)
     for (int i = 0; i < k->count; i++) {
         const kernel_case *c = k->now = &k->list[i];
         double seconds = NAN;
-        FB_TRY(bench_time(b, queue_kernel, k, repeats_of(b, c), &seconds));
+        FB_TRY(bench_time(b, queue_kernel, k, repeats_of(b, c, k->queue.act), &seconds));
         describe_kernel(b, c, seconds);
         sum_s += seconds * c->times;
         conv_s += c->what <= CONV_PACK ? seconds * c->times : 0.0;

@@ -182,22 +182,28 @@ static fb_status wait(const training *t)
     return t->ops->download(t->ops, &loss, t->trains ? (const void *)t->loss : t->logits, sizeof loss);
 }
 
+/* Groups of about 0.1 s and at most GROUP steps; fewer of them where a step is slow. */
 static fb_status time_steps(const bench *b, training *t, double *seconds)
 {
     double of_group[GROUPS_MAX];
-    const int each = b->smoke ? 1 : GROUP;
-    FB_ASSERT(b->replays <= GROUPS_MAX);
-    for (int i = 0; i < b->warm_up; i++)
+    *seconds = 0.0;
+    for (int i = 0; i < b->warm_up; i++) {
+        const double begin = fb_time_s();
         FB_TRY(run_step(t));
-    FB_TRY(wait(t));
-    for (int i = 0; i < b->replays; i++) {
+        FB_TRY(wait(t));
+        *seconds = fb_time_s() - begin;
+    }
+    const int each = *seconds > 0.1 || b->smoke ? 1 : *seconds > 0.1 / GROUP ? (int)(0.1 / *seconds) : GROUP;
+    const int groups = *seconds > 0.1 && b->replays > 5 ? 5 : b->replays;
+    FB_ASSERT(groups <= GROUPS_MAX);
+    for (int i = 0; i < groups; i++) {
         const double begin = fb_time_s();
         for (int s = 0; s < each; s++)
             FB_TRY(run_step(t));
         FB_TRY(wait(t));
         of_group[i] = (fb_time_s() - begin) / each;
     }
-    *seconds = bench_median(b->replays, of_group);
+    *seconds = bench_median(groups, of_group);
     return FB_OK;
 }
 
@@ -260,7 +266,7 @@ fb_status bench_one_step(bench *b, const bench_case *of, fb_act_type type)
 {
     training t = {.of = of, .type = type, .trains = 1};
     fb_status status = start(b, &t);
-    for (int i = 0; i < 2 && status == FB_OK; i++)
+    if (status == FB_OK)
         status = queue_step(&t);
     if (status == FB_OK)
         status = wait(&t);

@@ -35,7 +35,7 @@ typedef struct device {
 typedef struct bounds {
     double logits, gradient, loss;
 } bounds;
-static const bounds of_f32 = {1e-4, 1e-3, 1e-5}, of_bf16 = {0.03, 0.2, 3e-3};
+static const bounds of_f32 = {1e-4, 1e-3, 1e-5}, of_bf16 = {0.03, 0.1, 3e-3};
 
 /* --- the file ----------------------------------------------------------------------------------------------------- */
 
