@@ -104,14 +104,20 @@ PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
+# What make gpu-bench runs on a real GPU (tests/gpu).
+EMULATED_BENCHES := $(BUILDDIR)/emulated/bench_gpu $(BUILDDIR)/emulated/compare_torch
+GPU_BENCH_OBJ := $(patsubst %.c,$(BUILDDIR)/emulated/%.o,$(wildcard tests/gpu/bench_*.c)) \
+                 $(BUILDDIR)/emulated/tests/gpu/bench_device.cu.o
+GPU_COMPARE_OBJ := $(BUILDDIR)/emulated/tests/gpu/compare_torch.o
 OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+       $(GPU_BENCH_OBJ) $(GPU_COMPARE_OBJ) \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
 FLAGS := $(BUILDDIR)/flags.stamp
 REVISION_STAMP := $(BUILDDIR)/revision.stamp
 PROBE := $(BUILDDIR)/probe.log
 
-.PHONY: all deps demo check check-long bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist FORCE
+.PHONY: all deps demo check check-long gpu-check gpu-bench bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist FORCE
 
 all: $(PROGRAMS)
 
@@ -122,6 +128,7 @@ help:
 	@echo 'make deps        install what is missing (root, Debian), or print the command'
 	@echo 'make config      show what the build found'
 	@echo 'make bench       speed and memory of a training step'
+	@echo 'make gpu-check   the tests of the GPU backend on a GPU; make gpu-bench: its speed, beside PyTorch (tests/gpu/README.md)'
 	@echo 'make check SAN=address,undefined   the tests with sanitizers'
 	@echo 'make check-long  the longer proofs too'
 	@echo 'make lint        source rules;   make format: clang-format'
@@ -154,7 +161,11 @@ _check: _tests
 	$(Q)FB_BIN=$(abspath $(BINDIR)) FB_BUILD=$(abspath $(BUILDDIR)) FB_PYTHON=$(PYTHON) FB_LONG=$(LONG) FB_SAN=$(SAN) \
 	    tests/run.sh $(TESTS)
 
-_tests: all $(TESTS) $(EMULATED)
+_tests: all $(TESTS) $(EMULATED) $(EMULATED_BENCHES)
+
+# With a build of their own, as a machine with a GPU may have little else.
+gpu-check gpu-bench:
+	+$(Q)$(MAKE) --no-print-directory -f tests/gpu/gpu.mk $(@:gpu-%=%)
 
 _bench: all $(BENCHES)
 	$(Q)FB_BIN=$(abspath $(BINDIR)) tests/bench/run.sh $(BENCHES)
@@ -198,6 +209,7 @@ endef
 $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
 $(CUDA_SRC:%.c=$(BUILDDIR)/%.o): extra = $(CUDA_CFLAGS)
 $(BUILDDIR)/emulated/%.o: extra = -I$(EMULATOR)
+$(BUILDDIR)/emulated/tests/%.o: extra = -I$(EMULATOR) -Itests
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
 $(BUILDDIR)/tests/%.o: extra = -Itests
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
@@ -246,9 +258,15 @@ $(DOUBLE_LIB): $(DOUBLE_OBJ)
 $(BINDIR)/fedbrats: $(BUILDDIR)/src/main.o $(LIB) $(CUDA_LIB)
 	$(link)
 
-$(EMULATED): extra_libs = -lstdc++
-$(EMULATED) $(filter %_cuda,$(TESTS)): cuda_libs =
+$(EMULATED) $(EMULATED_BENCHES): extra_libs = -lstdc++
+$(EMULATED) $(EMULATED_BENCHES) $(filter %_cuda,$(TESTS)): cuda_libs =
 $(EMULATED): $(BUILDDIR)/src/main.o $(EMULATED_OBJ) $(LIB)
+	$(link)
+
+$(BUILDDIR)/emulated/bench_gpu: $(GPU_BENCH_OBJ) $(EMULATED_OBJ) $(LIB)
+	$(link)
+
+$(BUILDDIR)/emulated/compare_torch: $(GPU_COMPARE_OBJ) $(EMULATED_OBJ) $(LIB)
 	$(link)
 
 $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)

@@ -62,11 +62,11 @@ typedef struct bench_case {
 fb_net_spec bench_spec(int64_t filters);
 const char *bench_type_name(fb_act_type type);
 
-fb_status bench_floors(bench *b) FB_MUST_USE;                                             /* "floors" */
-fb_status bench_kernels(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE;    /* one of "kernels" */
-fb_status bench_training(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE;   /* one of "steps" */
-fb_status bench_inference(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE;  /* one of "inference" */
-fb_status bench_one_step(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE;   /* for a profiler */
+fb_status bench_floors(bench *b) FB_MUST_USE;                                            /* "floors" */
+fb_status bench_kernels(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE;   /* one of "kernels" */
+fb_status bench_training(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE;  /* one of "steps" */
+fb_status bench_inference(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE; /* one of "inference" */
+fb_status bench_one_step(bench *b, const bench_case *of, fb_act_type type) FB_MUST_USE;  /* for a profiler */
 
 /* Counts of bench_case: FLOP of a forward pass, of forward and backward, and the bytes of the floor, as in
  * tests/gpu/README.md. */

@@ -61,8 +61,8 @@ void json_integer(json *j, const char *key, int64_t value)
 
 fb_status bench_cuda(cudaError_t error, const char *call)
 {
-    return error == cudaSuccess ? FB_OK : FB_FAIL("%s: %s (%s)", call, cudaGetErrorString(error),
-                                                  cudaGetErrorName(error));
+    return error == cudaSuccess ? FB_OK
+                                : FB_FAIL("%s: %s (%s)", call, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 void bench_progress(const bench *b, const char *format, ...)

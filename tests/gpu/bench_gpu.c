@@ -36,8 +36,8 @@ static void run_case(bench *b, const char *what, case_function measure, const be
         json_integer(&b->out, NULL, of->shape[axis]);
     json_close(&b->out, ']');
     json_text(&b->out, "type", bench_type_name(type));
-    bench_progress(b, "%s, %lld filters, %lld x %lld x %lld, %s", what, (long long)of->filters,
-                   (long long)of->shape[0], (long long)of->shape[1], (long long)of->shape[2], bench_type_name(type));
+    bench_progress(b, "%s, %lld filters, %lld x %lld x %lld, %s", what, (long long)of->filters, (long long)of->shape[0],
+                   (long long)of->shape[1], (long long)of->shape[2], bench_type_name(type));
     const int depth = b->out.depth;
     fb_status status = bench_is_late(b) ? FB_FAIL("not run: out of time") : measure(b, of, type);
     while (b->out.depth > depth)
@@ -56,8 +56,11 @@ static int run_cases(bench *b)
 {
     static const bench_case small[] = {{8, {8, 8, 8}}};
     static const bench_case cube[] = {{16, {128, 128, 128}}, {8, {128, 128, 128}}, {32, {128, 128, 128}}};
-    static const bench_case step[] = {{16, {128, 128, 128}}, {8, {128, 128, 128}}, {32, {128, 128, 128}},
-                                      {16, {224, 224, 144}}, {8, {224, 224, 144}}};
+    static const bench_case step[] = {{16, {128, 128, 128}},
+                                      {8, {128, 128, 128}},
+                                      {32, {128, 128, 128}},
+                                      {16, {224, 224, 144}},
+                                      {8, {224, 224, 144}}};
     static const bench_case whole[] = {{16, {240, 240, 160}}, {8, {240, 240, 160}}, {32, {240, 240, 160}}};
     const struct {
         const char *key, *what;

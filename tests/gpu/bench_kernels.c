@@ -34,9 +34,10 @@ typedef enum op {
 } op;
 
 static const char *const op_name[OPS] = {
-    "conv_fwd",     "conv_bwd_data", "conv_bwd_weights", "conv_pack", "norm_relu_fwd", "norm_relu_bwd", "zero",
-    "add",          "upsample_fwd",  "upsample_bwd",     "scale",     "bias_add",      "bias_bwd",      "dice",
-    "sample",       "count_step",    "adam",             "take_window", "add_window"};
+    "conv_fwd",  "conv_bwd_data", "conv_bwd_weights", "conv_pack",    "norm_relu_fwd", "norm_relu_bwd",
+    "zero",      "add",           "upsample_fwd",     "upsample_bwd", "scale",         "bias_add",
+    "bias_bwd",  "dice",          "sample",           "count_step",   "adam",          "take_window",
+    "add_window"};
 
 /* Memory that the calls share: each takes a part of it. */
 typedef struct arena {
@@ -190,8 +191,8 @@ static void queue_at_level(kernels *k, int64_t i)
 {
     fb_cuda_queue *q = &k->queue;
     const kernel_case *c = k->now;
-    const int64_t bytes = c->voxels * c->channels * k->act_bytes, in[3] = {c->shape.in[0] / 2, c->shape.in[1] / 2,
-                                                                             c->shape.in[2] / 2};
+    const int64_t bytes = c->voxels * c->channels * k->act_bytes,
+                  in[3] = {c->shape.in[0] / 2, c->shape.in[1] / 2, c->shape.in[2] / 2};
     void *x = part_of(k, READ_X, bytes, i), *y = part_of(k, READ_Y, bytes, i), *out = part_of(k, WRITE, bytes, i);
     const float *gamma = part_of(k, POSITIVE, 4 * c->channels, 0), *beta = part_of(k, POSITIVE, 4 * c->channels, 1);
     float *stats = part_of(k, SMALL, 4 * 2 * FB_NORM_GROUPS, 0), *sums = part_of(k, SMALL, 4 * c->channels, 1);
@@ -336,8 +337,10 @@ static fb_status make_scratch(bench *b, kernels *k)
     CUDA_OK(cudaMalloc(&k->queue.scratch, FB_CUDA_SCRATCH_BYTES));
     CUDA_OK(cudaMemsetAsync(k->queue.scratch, 0, FB_CUDA_SCRATCH_BYTES, b->stream));
     const int64_t *n = k->of->shape;
-    const fb_sample sample = {(const float *)k->arenas[READ_X].memory, (const uint8_t *)k->arenas[BYTES].memory,
-                              {n[0], n[1], n[2]}, {{0, 0, 0}, {1, 0, 1}, 1.05, -0.02}};
+    const fb_sample sample = {(const float *)k->arenas[READ_X].memory,
+                              (const uint8_t *)k->arenas[BYTES].memory,
+                              {n[0], n[1], n[2]},
+                              {{0, 0, 0}, {1, 0, 1}, 1.05, -0.02}};
     CUDA_OK(cudaMalloc(&drawn, sizeof sample));
     k->drawn = drawn;
     CUDA_OK(cudaMemcpyAsync(drawn, &sample, sizeof sample, cudaMemcpyHostToDevice, b->stream));

@@ -132,9 +132,10 @@ static void stop(training *t)
 {
     if (!t->ops)
         return;
-    void **const memory[] = {(void **)&t->image, (void **)&t->label,   (void **)&t->target, (void **)&t->drawn, &t->x,
-                             (void **)&t->logits, (void **)&t->dlogits, (void **)&t->w,      (void **)&t->g,
-                             (void **)&t->m,      (void **)&t->v,       (void **)&t->loss,   (void **)&t->step};
+    void **const memory[] = {
+        (void **)&t->image,  (void **)&t->label,   (void **)&t->target, (void **)&t->drawn, &t->x,
+        (void **)&t->logits, (void **)&t->dlogits, (void **)&t->w,      (void **)&t->g,     (void **)&t->m,
+        (void **)&t->v,      (void **)&t->loss,    (void **)&t->step};
     t->ops->record_free(t->ops, &t->recording);
     fb_segresnet_destroy(&t->net);
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
@@ -143,7 +144,8 @@ static void stop(training *t)
     fb_params_destroy(&t->params);
 }
 
-/* --- a step -------------------------------------------------------------------------------------------------------- */
+/* --- a step --------------------------------------------------------------------------------------------------------
+ */
 
 static fb_status queue_step(training *t)
 {

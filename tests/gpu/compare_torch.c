@@ -21,7 +21,7 @@ typedef struct exported {
 } exported;
 
 /* The backend's memory. */
-typedef struct device {
+typedef struct step_memory {
     const fb_ops *ops;
     fb_params *params;
     fb_segresnet *net;
@@ -29,7 +29,7 @@ typedef struct device {
     fb_act *x;
     uint8_t *target;
     double *loss;
-} device;
+} step_memory;
 
 /* Of float32 sums in another order through some 30 layers, and of bfloat16 activations. */
 typedef struct bounds {
@@ -87,7 +87,8 @@ static void free_export(exported *e)
         FB_FREE(*owned[i]);
 }
 
-/* --- the step ------------------------------------------------------------------------------------------------------- */
+/* --- the step -------------------------------------------------------------------------------------------------------
+ */
 
 static uint16_t bf16_of(float value)
 {
@@ -96,7 +97,7 @@ static uint16_t bf16_of(float value)
     return (uint16_t)((bits + 0x7fffU + (bits >> 16 & 1U)) >> 16);
 }
 
-static fb_status upload_image(const device *d, const exported *e)
+static fb_status upload_image(const step_memory *d, const exported *e)
 {
     const int64_t count = e->voxels * FB_IMAGE_CHANNELS;
     uint16_t *half = NULL;
@@ -108,7 +109,7 @@ static fb_status upload_image(const device *d, const exported *e)
     return FB_OK;
 }
 
-static fb_status upload_target(const device *d, const exported *e)
+static fb_status upload_target(const step_memory *d, const exported *e)
 {
     uint8_t *bits = NULL;
     FB_TRY(FB_ALLOC(bits, e->voxels, "exported step"));
@@ -119,7 +120,7 @@ static fb_status upload_target(const device *d, const exported *e)
     return FB_OK;
 }
 
-static fb_status make(device *d, const exported *e)
+static fb_status make(step_memory *d, const exported *e)
 {
     const fb_net_spec spec = {
         .filters = e->filters, .levels = 4, .blocks_down = {1, 2, 2, 4}, .blocks_up = {1, 1, 1}, .dropout = 0.0};
@@ -146,7 +147,7 @@ static fb_status make(device *d, const exported *e)
     return fb_segresnet_create(&spec, d->params, ops, e->shape, 1, &d->net);
 }
 
-static void destroy(device *d)
+static void destroy(step_memory *d)
 {
     const fb_ops *ops = d->ops;
     void **const memory[] = {(void **)&d->w, (void **)&d->gradient, (void **)&d->logits, (void **)&d->dlogits,
@@ -177,7 +178,7 @@ static void judge(const char *name, const char *what, double error, double bound
 }
 
 /* got: (the larger of parameters and voxels * 3) */
-static fb_status step(device *d, const exported *e, const char *name, const bounds *most, float *got, int *number,
+static fb_status step(step_memory *d, const exported *e, const char *name, const bounds *most, float *got, int *number,
                       int *failed)
 {
     const fb_ops *ops = d->ops;
@@ -199,7 +200,7 @@ static fb_status compare(const fb_ops *ops, const exported *e, const char *name,
                          int *failed)
 {
     const int64_t logits = FB_REGIONS * e->voxels;
-    device d = {.ops = ops};
+    step_memory d = {.ops = ops};
     float *got = NULL;
     FB_TRY(FB_ALLOC(got, logits > e->parameters ? logits : e->parameters, "exported step"));
     const fb_status status = step(&d, e, name, most, got, number, failed);
@@ -231,8 +232,8 @@ int main(int argc, char **argv)
     exported e = {0};
     int number = 0, failed = 0;
     const int reference = argc == 3 && strcmp(argv[2], "--reference") == 0;
-    fb_status status = argc == 2 || reference ? read_export(argv[1], &e)
-                                              : FB_USAGE("usage: compare_torch FILE [--reference]");
+    fb_status status =
+        argc == 2 || reference ? read_export(argv[1], &e) : FB_USAGE("usage: compare_torch FILE [--reference]");
     if (status == FB_OK)
         status = reference ? compare(&fb_ops_ref, &e, "reference", &of_f32, &number, &failed)
                            : compare_on_gpu(&e, &number, &failed);

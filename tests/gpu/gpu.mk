@@ -8,6 +8,7 @@
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
+.DEFAULT_GOAL := all
 MAKEFLAGS += --no-builtin-rules
 
 EMULATED ?=
@@ -37,9 +38,19 @@ TESTS := $(patsubst tests/%.c,$(BUILD)/%,$(TEST_SRC))
 PROGRAMS := $(BUILD)/bench_gpu $(BUILD)/compare_torch
 OBJ := $(LIB_OBJ) $(BENCH_OBJ) $(BUILD)/tests/gpu/compare_torch.o $(TEST_SRC:%.c=$(BUILD)/%.o)
 
-.PHONY: all programs
+.PHONY: all programs check bench
 all: $(PROGRAMS) $(TESTS)
 programs: $(PROGRAMS)
+
+# A test that does not build is one that failed; the others run.
+in_parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+check:
+	+@$(MAKE) --no-print-directory -k $(in_parallel) -f tests/gpu/gpu.mk all || true
+	@NVCC='$(NVCC)' tests/gpu/check.sh $(BUILD) $(notdir $(TESTS))
+
+bench:
+	+@$(MAKE) --no-print-directory $(in_parallel) -f tests/gpu/gpu.mk programs
+	@tests/gpu/bench.sh $(BUILD)
 
 NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 CPPFLAGS_ALL := $(if $(EMULATED),-Itests/emulator,-isystem $(CUDA_INCLUDE)) -Isrc -Itests \

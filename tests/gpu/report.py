@@ -52,7 +52,7 @@ def name(case):
     return f"f={case['filters']} {'x'.join(map(str, case['shape']))}"
 
 
-# --- PyTorch -------------------------------------------------------------------------------------------------------------
+# --- PyTorch --------------------------------------------------------------------------------------------------------
 
 
 class Torch:
@@ -76,7 +76,7 @@ def label(case):
     return f"{case['ms']:.2f} ({case['how']}, {case['layout'].replace('channels_last_3d', 'NDHWC')})" if case else "-"
 
 
-# --- the kernels of one step under ncu -------------------------------------------------------------------------------------
+# --- the kernels of one step under ncu ------------------------------------------------------------------------------
 
 
 def read_ncu(path):
@@ -90,7 +90,7 @@ def read_ncu(path):
     return total or None
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------------------------
 
 
 def floor_of(step, ours, torch):
@@ -153,7 +153,8 @@ def goals(ours, torch, folder):
     found = []
 
     def judge(goal, case, value, holds):
-        found.append([goal, case, number(value, 3), "not measured" if value is None else "yes" if holds(value) else "NO"])
+        verdict = "not measured" if value is None else "yes" if holds(value) else "NO"
+        found.append([goal, case, number(value, 3), verdict])
 
     steps = {(s["filters"], tuple(s["shape"])): s for s in of(ours.get("steps", []), type="bf16")}
     for filters in (8, 16, 32):
@@ -168,7 +169,8 @@ def goals(ours, torch, folder):
         judge("<= 4 x floor", where, ratio(ms, floor_of(s, ours, torch)) if ms else None, lambda v: v <= 4.0)
         judge("memory <= 0.6 x torch", where, ratio(s.get("memory_bytes"), torch.least_memory(s)), lambda v: v <= 0.6)
         block = next(iter(of(ours.get("kernels", []), filters=filters, type="bf16")), {})
-        judge("GroupNorm and ReLU >= 0.75 of the copy rate", where, block.get("norm_of_copy_rate"), lambda v: v >= 0.75)
+        judge("GroupNorm and ReLU >= 0.75 of the copy rate", where, block.get("norm_of_copy_rate"),
+              lambda v: v >= 0.75)
         judge("convolutions >= 0.7 of the kernels' time", where, ratio(block.get("conv_ms"), block.get("step_ms")),
               lambda v: v >= 0.7)
         kernels = read_ncu(folder / f"ncu-{filters}.csv")
@@ -185,8 +187,8 @@ def not_run(ours, torch):
                 lines.append(f"ours, {part}, {name(c)}, {c['type']}: {c['error']}")
     for c in torch.cases:
         if "error" in c:
-            case = f"{c['what']}, {name(c)}, {c['type']}, {c['layout']}, {c.get('how', '')}" if "shape" in c else c["what"]
-            lines.append(f"torch, {case}: {c['error']}")
+            case = f", {name(c)}, {c['type']}, {c['layout']}, {c.get('how', '')}" if "shape" in c else ""
+            lines.append(f"torch, {c['what']}{case}: {c['error']}")
     if not ours.get("steps"):
         lines.append("ours: nothing was measured")
     if not torch.cases:
@@ -199,14 +201,15 @@ def write(ours, torch_report, folder, about):
     floors = ours.get("floors", {})
     device = ours.get("device") or torch_report.get("device", "no device")
     parts = [f"## {(ours.get('date') or torch_report.get('date', ''))[:10]}: gpu-bench, {device}\n", about + "\n"]
-    parts.append(f"{ours.get('versions', 'ours: not measured')}; PyTorch {torch_report.get('torch', 'not measured')}, cuDNN "
-                 f"{torch_report.get('cudnn')}. Commands: `make gpu-bench` (`bench_gpu --output ours.json`, `torch_step.py "
-                 "--output torch.json`, `report.py`).\n")
-    parts.append(f"Copy rate (read and written): {number((floors.get('copy_kernel_bytes_per_s') or 0) * 1e-9, 0)} GB/s by "
-                 f"our kernel, {number((floors.get('copy_runtime_bytes_per_s') or 0) * 1e-9, 0)} by cudaMemcpyAsync, "
-                 f"{number(torch.copy_rate and torch.copy_rate * 1e-9, 0)} by PyTorch. bf16 matrix rate (PyTorch, 8192^3): "
-                 + (f"{torch.matrix_rate * 1e-12:.0f} TFLOP/s" if torch.matrix_rate else
-                    f"not measured; {MATRIX_RATE * 1e-12:.0f} TFLOP/s is assumed") + ".\n")
+    parts.append(f"{ours.get('versions', 'ours: not measured')}; PyTorch {torch_report.get('torch', 'not measured')}, "
+                 f"cuDNN {torch_report.get('cudnn')}. Commands: `make gpu-bench` (`bench_gpu --output ours.json`, "
+                 "`torch_step.py --output torch.json`, `report.py`).\n")
+    matrix = f"{torch.matrix_rate * 1e-12:.0f} TFLOP/s" if torch.matrix_rate else \
+        f"not measured; {MATRIX_RATE * 1e-12:.0f} TFLOP/s is assumed"
+    rates = [number(rate and rate * 1e-9, 0) for rate in (floors.get("copy_kernel_bytes_per_s"),
+                                                          floors.get("copy_runtime_bytes_per_s"), torch.copy_rate)]
+    parts.append(f"Copy rate (read and written), GB/s: {rates[0]} by our kernel, {rates[1]} by cudaMemcpyAsync, "
+                 f"{rates[2]} by PyTorch. bf16 matrix rate (PyTorch, 8192^3): {matrix}.\n")
     if ours.get("steps"):
         parts += [step_table(ours, torch), table(["goal", "case", "measured", "reached"], goals(ours, torch, folder)),
                   inference_table(ours, torch), kernel_table(ours)]

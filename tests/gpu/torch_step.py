@@ -30,7 +30,7 @@ PARAMETERS = {8: 1176843, 16: 4702227, 32: 18798627}
 WARM_UP, GROUP, REPEATS = 5, 5, 12
 BEGIN = time.monotonic()
 
-# --- the network -------------------------------------------------------------------------------------------------------
+# --- the network ----------------------------------------------------------------------------------------------------
 
 
 class Convolution(nn.Module):
@@ -110,11 +110,11 @@ def make_sample(shape, device):
     return x.to(device), target.to(device)
 
 
-# --- one case, in a process of its own ----------------------------------------------------------------------------------
+# --- one case, in a process of its own ------------------------------------------------------------------------------
 
 
 class Step:
-    """What a case repeats. how: eager, graph, default, reduce-overhead, max-autotune; type: bf16, tf32, f32, bf16-all."""
+    """What a case repeats. how: eager, graph or a mode of torch.compile; type: bf16 (autocast), tf32, f32, bf16-all."""
 
     def __init__(self, case, device):
         self.case, self.device = case, device
@@ -244,7 +244,7 @@ def run_case(case, device):
     return measure[case["what"]](case, device)
 
 
-# --- all cases ----------------------------------------------------------------------------------------------------------
+# --- all cases ------------------------------------------------------------------------------------------------------
 
 CUBE, LARGE, WHOLE = (128, 128, 128), (224, 224, 144), (240, 240, 160)
 LAYOUTS = ("contiguous", "channels_last_3d")
@@ -268,8 +268,8 @@ def list_cases():
     cases += [step(f, LARGE, "channels_last_3d", "default") for f in (16, 8)]
     cases += [step(8, CUBE, "channels_last_3d", "max-autotune"), step(32, CUBE, "channels_last_3d", "max-autotune")]
     cases += [step(f, CUBE, "contiguous", how) for f in (8, 32) for how in ("reduce-overhead", "default")]
-    cases += [dict(what="inference", filters=f, shape=WHOLE, layout="channels_last_3d", type="bf16") for f in (16, 8, 32)]
-    return cases
+    whole = dict(what="inference", shape=WHOLE, layout="channels_last_3d", type="bf16")
+    return cases + [dict(whole, filters=f) for f in (16, 8, 32)]
 
 
 def smoke_cases():
@@ -285,7 +285,8 @@ def describe(case):
     if case["what"] == "floors":
         return "floors"
     shape = " x ".join(map(str, case["shape"]))
-    return f"{case['what']}, {case['filters']} filters, {shape}, {case['type']}, {case['layout']}, {case.get('how', '')}"
+    how = case.get("how", "")
+    return f"{case['what']}, {case['filters']} filters, {shape}, {case['type']}, {case['layout']}, {how}"
 
 
 def run_in_process(case, device, limit_s):
@@ -331,7 +332,7 @@ def run_all(args):
     return 0 if all("error" not in r or r["error"].startswith("not run") for r in results) else 1
 
 
-# --- for compare_torch -----------------------------------------------------------------------------------------------------
+# --- for compare_torch ----------------------------------------------------------------------------------------------
 
 
 def export(args):

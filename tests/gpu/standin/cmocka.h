@@ -97,11 +97,19 @@ static inline double cm_distance_(double a, double b)
     cm_check_((uintmax_t)(a) >= (uintmax_t)(lo) && (uintmax_t)(a) <= (uintmax_t)(hi), #a " in " #lo ".." #hi,          \
               __FILE__, __LINE__)
 
-#define cmocka_unit_test(f) {#f, f, NULL, NULL, NULL}
-#define cmocka_unit_test_prestate(f, state) {#f, f, NULL, NULL, state}
-#define cmocka_unit_test_setup_teardown(f, setup, teardown) {#f, f, setup, teardown, NULL}
-#define cmocka_run_group_tests(tests, setup, teardown)                                                                 \
-    cm_run_(tests, sizeof(tests) / sizeof(tests)[0], setup, teardown)
+#define cmocka_unit_test(f)                                                                                            \
+    {                                                                                                                  \
+#f, f, NULL, NULL, NULL                                                                                        \
+    }
+#define cmocka_unit_test_prestate(f, state)                                                                            \
+    {                                                                                                                  \
+#f, f, NULL, NULL, state                                                                                       \
+    }
+#define cmocka_unit_test_setup_teardown(f, setup, teardown)                                                            \
+    {                                                                                                                  \
+#f, f, setup, teardown, NULL                                                                                   \
+    }
+#define cmocka_run_group_tests(tests, setup, teardown) cm_run_(tests, sizeof(tests) / sizeof(tests)[0], setup, teardown)
 #define cmocka_run_group_tests_name(name, tests, setup, teardown) cmocka_run_group_tests(tests, setup, teardown)
 
 /* 0, CM_FAILED_ or CM_SKIPPED_ */
