@@ -56,7 +56,7 @@ json.dump(dict(torch="2.11", cudnn=1, device="GPU", cases=[
 with open(f"{folder}/ncu-16.csv", "w") as file:
     file.write('==PROF== Connected\n"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n'
                '"0","void norm_apply(int)","gpu__time_duration.sum","ns","5,400,000"\n'
-               '"1","fill_pairs(int)","gpu__time_duration.sum","ns","9,000,000"\n')
+               '"1","fill_pairs(int)","gpu__time_duration.sum","ns","9,000,000"\n==PROF== Disconnected\n')
 PY
 "$python" tests/gpu/report.py "$work/results" --results "$work/RESULTS.md" > "$work/log" 2>&1 &&
     grep -qF '| >= 1.5 x torch eager | f=16 128^3 | 1.750 | yes |' "$work/RESULTS.md" &&
@@ -70,7 +70,7 @@ report $? 'the table judges the goals and names what was not measured'
 
 # --- without a GPU, and with one ------------------------------------------------------------------------------------
 
-export GPU_RESULTS=$work/checked.md GPU_NO_TORCH=1 SANITIZER=
+export GPU_RESULTS=$work/checked.md GPU_TORCH_CASES= SANITIZER=
 FB_EMULATED_DEVICES=0 tests/gpu/check.sh "$build/emulated" test_any > "$work/log" 2>&1
 [ $? = 1 ] && grep -q 'nothing was checked: there is no GPU here' "$work/log" && [ ! -e "$GPU_RESULTS" ]
 report $? 'gpu-check fails where there is no GPU'
@@ -93,6 +93,14 @@ report $? 'gpu-check counts what the tests print and writes it down'
 tests/gpu/check.sh "$work/build" test_good_cuda test_bad_cuda test_killed_cuda test_missing_cuda > "$work/log" 2>&1
 [ $? = 1 ] && tail -n 1 "$work/log" | grep -q '^4 passed, 3 failed, 1 skipped$'
 report $? 'gpu-check fails for a test that fails, dies or was not built'
+
+cp "$work/build/test_good_cuda" "$work/build/test_op_cuda"
+printf '#!/bin/sh\n[ "$2" = memcheck ] && exec "$5"\necho "========= Error: race"; exit 86\n' > "$work/sanitizer"
+chmod +x "$work/sanitizer"
+SANITIZER=$work/sanitizer tests/gpu/check.sh "$work/build" test_good_cuda test_op_cuda > "$work/log" 2>&1
+[ $? = 1 ] && tail -n 1 "$work/log" | grep -q '^5 passed, 1 failed, 2 skipped$' &&
+    grep -q 'test_op_cuda-racecheck: FAILED' "$GPU_RESULTS"
+report $? 'gpu-check runs the tests of the operations under compute-sanitizer and sees what it finds'
 
 # --- stand-ins ------------------------------------------------------------------------------------------------------
 

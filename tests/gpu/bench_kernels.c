@@ -54,6 +54,7 @@ typedef struct kernel_case {
     double bytes, flop; /* of one call */
 } kernel_case;
 
+enum { STEP_PART = 100 /* beyond what sums take */ };
 enum { KERNELS_MAX = 128, READ_X, READ_Y, WRITE, POSITIVE, BYTES, SMALL, ARENAS };
 typedef struct kernels {
     fb_cuda_queue queue;
@@ -229,9 +230,9 @@ static void queue_rest(kernels *k, int64_t i)
     else if (c->what == SAMPLE)
         fb_cuda_sample(q, k->drawn, c->shape.in, part_of(k, WRITE, v * FB_IMAGE_CHANNELS * k->act_bytes, i), target);
     else if (c->what == COUNT_STEP)
-        fb_cuda_count_step(q, part_of(k, SMALL, 8, 2));
+        fb_cuda_count_step(q, part_of(k, SMALL, 8, STEP_PART));
     else if (c->what == ADAM)
-        fb_cuda_adam_step(q, &adam, k->parameters, part_of(k, SMALL, 8, 2), part_of(k, WRITE, model, 2 * i),
+        fb_cuda_adam_step(q, &adam, k->parameters, part_of(k, SMALL, 8, STEP_PART), part_of(k, WRITE, model, 2 * i),
                           part_of(k, READ_X, model, i), part_of(k, WRITE, model, 2 * i + 1),
                           part_of(k, POSITIVE, model, i));
     else if (c->what == TAKE_WINDOW)

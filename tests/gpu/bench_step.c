@@ -47,6 +47,13 @@ static fb_status reserve(const training *t, int64_t bytes, void *out)
     return t->ops->alloc(t->ops, bytes, "benchmark", out);
 }
 
+/* Waits for the backend's stream, which zeroes what it reserves; `memory` is any of its arrays. */
+static fb_status finish(const training *t, const void *memory)
+{
+    double unused;
+    return t->ops->download(t->ops, &unused, memory, sizeof unused);
+}
+
 static fb_status upload_model(const training *t)
 {
     float *w = NULL;
@@ -82,7 +89,7 @@ static fb_status make_case(bench *b, training *t)
     const int64_t voxels = t->extent[0] * t->extent[1] * t->extent[2];
     FB_TRY(reserve(t, voxels * FB_IMAGE_CHANNELS * 4, &t->image));
     FB_TRY(reserve(t, (voxels + 15) / 16 * 16, &t->label));
-    CUDA_OK(cudaStreamSynchronize(b->stream));
+    FB_TRY(finish(t, t->image));
     CUDA_OK(bench_fill(t->image, voxels * FB_IMAGE_CHANNELS * 4, -1, 3, b->stream));
     CUDA_OK(bench_fill_bytes(t->label, (voxels + 15) / 16 * 16, 3, b->stream)); /* labels 0 to 3; 4 is ET, 1 TC */
     return bench_cuda(cudaStreamSynchronize(b->stream), "cudaStreamSynchronize");
@@ -106,7 +113,7 @@ static fb_status make_network(bench *b, training *t)
         FB_TRY(reserve(t, (int64_t)sizeof *t->drawn, &t->drawn));
         upload_draw(t);
     } else {
-        CUDA_OK(cudaStreamSynchronize(b->stream));
+        FB_TRY(finish(t, t->x));
         CUDA_OK(bench_fill(t->x, v * FB_IMAGE_CHANNELS * act, -1, 4, b->stream));
         CUDA_OK(cudaStreamSynchronize(b->stream));
     }
@@ -180,8 +187,7 @@ static fb_status run_step(training *t)
 
 static fb_status wait(const training *t)
 {
-    double loss = 0.0;
-    return t->ops->download(t->ops, &loss, t->trains ? (const void *)t->loss : t->logits, sizeof loss);
+    return finish(t, t->trains ? (const void *)t->loss : t->logits);
 }
 
 /* Groups of about 0.1 s and at most GROUP steps; fewer of them where a step is slow. */

@@ -5,7 +5,8 @@
 # tests/gpu/RESULTS.md. Without a GPU it fails: nothing was checked then.
 #   tests/gpu/check.sh BUILD TEST...     BUILD holds the programs, TEST is one's name
 # Environment: GPU_LIMIT_S (500) for all, GPU_RESULTS (the file to append to), GPU_OUT (a folder that gets a copy of it
-# and the logs), PYTHON, SANITIZER (compute-sanitizer; empty: none).
+# and the logs), PYTHON, SANITIZER (compute-sanitizer; empty: none), GPU_TORCH_CASES ("8,32 16,64": filters and size of
+# what is compared with PyTorch; empty: nothing).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=$1
@@ -40,6 +41,8 @@ run()
 {
     local name=$1 limit=$2 log=$logs/$1.log rc ok not_ok skip plan why=''
     shift 2
+    [ "$limit" -le $((limit_s - SECONDS)) ] || limit=$((limit_s - SECONDS))
+    [ "$limit" -gt 0 ] || limit=1
     timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null
     rc=$?
     skip=$(count '^ok .*# *SKIP' "$log")
@@ -91,7 +94,9 @@ against_torch()
     local name=torch-$1-$2 file=$build/torch-$1-$2.bin
     if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
         skip "$name" "$python has no PyTorch that sees the GPU"
-    elif ! timeout 100 "$python" tests/gpu/torch_step.py --export "$file" --filters "$1" --size "$2" \
+    elif [ $((limit_s - SECONDS)) -lt 120 ]; then
+        skip "$name" 'out of time'
+    elif ! timeout 60 "$python" tests/gpu/torch_step.py --export "$file" --filters "$1" --size "$2" \
         > "$logs/$name-export.log" 2>&1; then
         failed=$((failed + 1))
         note "$name: PyTorch's step FAILED: $(tail -n 1 "$logs/$name-export.log")"
@@ -120,8 +125,8 @@ for test in "$@"; do
         note "$test: FAILED: it was not built"
     fi
 done
-[ -n "${GPU_NO_TORCH:-}" ] || for case in '8 32' '16 64'; do
-    against_torch $case
+for case in ${GPU_TORCH_CASES-8,32 16,64}; do
+    against_torch "${case%,*}" "${case#*,}"
 done
 for tool in memcheck racecheck; do
     for test in "$@"; do

@@ -85,7 +85,7 @@ def read_ncu(path):
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
     for row in csv.DictReader(lines[start:]) if start is not None else []:
-        if not re.match(r"(void )?fill_", row.get("Kernel Name", "")) and row.get("Metric Unit") in unit:
+        if not re.match(r"(void )?fill_", row.get("Kernel Name") or "") and row.get("Metric Unit") in unit:
             total += float(row["Metric Value"].replace(",", "")) * unit[row["Metric Unit"]]
     return total or None
 

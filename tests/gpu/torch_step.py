@@ -12,10 +12,14 @@ torch.cuda.max_memory_allocated after the warm-up. Our step cuts and normalises 
 Fields of the JSON file: tests/gpu/README.md.
 """
 import argparse
+import contextlib
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.dont_write_bytecode = True
@@ -292,14 +296,23 @@ def describe(case):
 def run_in_process(case, device, limit_s):
     """The case with its result, or with `error`."""
     command = [sys.executable, __file__, "--device", device, "--case", json.dumps(case)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired:
-        return dict(case, error=f"stopped after {limit_s:.0f} s")
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return dict(case, error=lines[-1] if lines else f"ended with status {done.returncode}")
-    return dict(case, **json.loads(done.stdout.splitlines()[-1]))
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return dict(case, error=f"stopped after {limit_s:.0f} s")
+        finally:  # the compiler's own processes as well
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        lines = {}
+        for name, file in (("out", out), ("err", err)):
+            file.seek(0)
+            lines[name] = [line for line in file.read().splitlines() if line.strip()]
+    if process.returncode != 0 or not lines["out"]:
+        return dict(case, error=lines["err"][-1][:300] if lines["err"] else f"ended with status {process.returncode}")
+    return dict(case, **json.loads(lines["out"][-1]))
 
 
 def outcome(result):
