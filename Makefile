@@ -12,7 +12,9 @@
 #   PYTHON=/usr/bin/python3  with h5py, xarray, h5netcdf, matplotlib
 #   PREFIX=/usr/local DESTDIR=   for install
 #   CUDA=auto|0|1            GPU backend: where nvcc is, never, or it must be there
-#   CUDA_HOME=/usr/local/cuda   NVCC_GENCODE='-gencode=arch=compute_90,code=sm_90'
+#   NCCL=auto|0|1            NCCL between GPUs, likewise
+#   CUDA_HOME=/usr/local/cuda NCCL_HOME=$(CUDA_HOME)   where their include/ and lib64/ are
+#   NVCC_GENCODE='-gencode=arch=compute_90,code=sm_90'
 #   HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, DNNL_CFLAGS, DNNL_LIBS, ...   where pkg-config does not know
 #   V=1                      show commands
 
@@ -57,15 +59,38 @@ NVCC ?= $(CUDA_HOME)/bin/nvcc
 # Machine code for Hopper, and PTX from which the driver makes it for every GPU since Ampere.
 NVCC_GENCODE ?= -gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_80,code=compute_80
 CUDA_LIBDIR := $(firstword $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib))
-HAVE_CUDA := $(if $(filter 0,$(CUDA)),,$(and $(wildcard $(NVCC)),$(wildcard $(CUDA_HOME)/include/cuda_runtime.h),1))
+HAVE_CUDA := $(if $(filter 0,$(CUDA)),,$(shell CC='$(CC)' tools/probe-cuda.sh '$(NVCC)' '$(CUDA_LIBDIR)' '$(NVCC_GENCODE)' \
+             build/cuda.probe))
 ifeq ($(CUDA)$(HAVE_CUDA),1)
-$(error CUDA=1, but $(NVCC) or $(CUDA_HOME)/include/cuda_runtime.h is not there: set CUDA_HOME, or build with CUDA=0)
+$(error CUDA=1, but $(NVCC) does not compile and link a program: set CUDA_HOME, or build with CUDA=0)
 endif
 CUDA_CFLAGS := -isystem $(CUDA_HOME)/include
 # The runtime is linked in, so that a program with the GPU backend starts where there is no CUDA.
 CUDA_LIBS := $(if $(HAVE_CUDA),-L$(CUDA_LIBDIR) -lcudart_static -ldl -lrt -lpthread)
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(NVCC_GENCODE) -Isrc -Xcompiler -Wall,-Wextra,-fno-threadsafe-statics
 EMULATOR := tests/emulator
+
+# --- NCCL: a file each way. Its test brings a stand-in for the libraries and, without their headers, for those too. ---------
+
+NCCL ?= auto
+NCCL_HOME ?= $(CUDA_HOME)
+NCCL_FOUND := $(if $(filter-out 0,$(NCCL)),$(and $(HAVE_CUDA),$(wildcard $(NCCL_HOME)/include/nccl.h),1))
+ifeq ($(NCCL)$(NCCL_FOUND),1)
+$(error NCCL=1, but $(NCCL_HOME)/include/nccl.h or CUDA is missing: set NCCL_HOME and CUDA_HOME)
+endif
+NCCL_CFLAGS := $(if $(NCCL_FOUND),$(patsubst %,-isystem%/include,$(sort $(NCCL_HOME) $(CUDA_HOME))),-isystemtests/fake_nccl)
+NCCL_DIRS := $(wildcard $(foreach home,$(NCCL_HOME) $(CUDA_HOME),$(home)/lib64 $(home)/lib))
+# NCCL is needed only by what uses it.
+NCCL_LIBS := $(if $(NCCL_FOUND),$(foreach dir,$(NCCL_DIRS),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) \
+             -Wl$(comma)--push-state$(comma)--as-needed -lnccl -Wl$(comma)--pop-state)
+NCCL_OTHER := $(if $(NCCL_FOUND),src/comm/comm_nccl_none.c,src/comm/comm_nccl.c src/comm/comm_nccl_link.c)
+
+# --- cuDNN: only the tests of nn/conv_cudnn.h use it so far -------------------------------------------------------------------
+
+CUDNN_HOME ?= $(CUDA_HOME)
+CUDNN_CFLAGS ?= -isystem$(CUDNN_HOME)/include
+CUDNN_LIBS ?= $(foreach dir,$(wildcard $(CUDNN_HOME)/lib64 $(CUDNN_HOME)/lib),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) -lcudnn
+CUDNN_OTHER := $(if $(and $(HAVE_CUDA),$(wildcard $(CUDNN_HOME)/include/cudnn_graph.h)),,$(wildcard src/nn/conv_cudnn*.c tests/test_conv_cudnn*.c))
 
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 
@@ -76,7 +101,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wundef -Wstrict-prototypes -W
 CPPFLAGS_ALL = -Isrc -Idata_split -D_XOPEN_SOURCE=700 -D_DEFAULT_SOURCE $(MPI_CFLAGS) $(HDF5_CFLAGS) $(DNNL_CFLAGS) $(NIFTI_CFLAGS)
 CFLAGS_ALL = -std=c11 $(OPTIMISE) $(SANITIZE) -fopenmp $(WARN) $(CFLAGS)
 LDFLAGS_ALL = $(SANITIZE) -fopenmp $(LDFLAGS)
-LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) -lm
+LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) $(NCCL_LIBS) -lm
 
 # Only the network's kernels may contract a*b+c into one rounding; privacy, aggregation and I/O never.
 NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
@@ -87,7 +112,7 @@ LIB := $(BUILDDIR)/libfedbrats.a
 CUDA_SRC := $(wildcard src/*/*_cuda.c)
 CUDA_KERNELS := $(wildcard src/*/*.cu)
 CUDA_NONE := $(wildcard src/*/*_cuda_none.c)
-LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC),$(wildcard src/*/*.c)) \
+LIB_SRC := $(filter-out $(CUDA_NONE) $(CUDA_SRC) $(NCCL_OTHER) $(CUDNN_OTHER),$(wildcard src/*/*.c)) \
            $(filter-out $(wildcard data_split/brats_*.c),$(wildcard data_split/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILDDIR)/%.o)
 CUDA_LIB := $(BUILDDIR)/libfedbrats_cuda.a
@@ -95,13 +120,15 @@ CUDA_OBJ := $(patsubst %.c,$(BUILDDIR)/%.o,$(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_
             $(if $(HAVE_CUDA),$(CUDA_KERNELS:%=$(BUILDDIR)/%.o))
 # The GPU backend again, on the emulated GPU: every test can use it, with a GPU or without.
 EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%=$(BUILDDIR)/emulated/%.o) \
-                $(BUILDDIR)/emulated/emulator.o
+                $(patsubst %.cc,$(BUILDDIR)/emulated/%.o,$(wildcard $(EMULATOR)/*.cc)) $(BUILDDIR)/src/comm/comm_nccl_none.o
+# Kernels with faults, of the test of the emulated GPU.
+FAULTS_OBJ := $(BUILDDIR)/emulated/$(EMULATOR)/faults.cu.o
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
-DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/*cudnn*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
-TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/test_*.c))
+TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(filter-out $(CUDNN_OTHER),$(wildcard tests/test_*.c)))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
 # What make gpu-bench runs on a real GPU (tests/gpu).
@@ -109,7 +136,7 @@ EMULATED_BENCHES := $(BUILDDIR)/emulated/bench_gpu $(BUILDDIR)/emulated/compare_
 GPU_BENCH_OBJ := $(patsubst %.c,$(BUILDDIR)/emulated/%.o,$(wildcard tests/gpu/bench_*.c)) \
                  $(BUILDDIR)/emulated/tests/gpu/bench_device.cu.o
 GPU_COMPARE_OBJ := $(BUILDDIR)/emulated/tests/gpu/compare_torch.o
-OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(FAULTS_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
        $(GPU_BENCH_OBJ) $(GPU_COMPARE_OBJ) \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
@@ -117,7 +144,7 @@ FLAGS := $(BUILDDIR)/flags.stamp
 REVISION_STAMP := $(BUILDDIR)/revision.stamp
 PROBE := $(BUILDDIR)/probe.log
 
-.PHONY: all deps demo check check-long gpu-check gpu-bench bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist FORCE
+.PHONY: all deps demo check check-long gpu-check gpu-bench gpu-carry bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist _gpu_carry FORCE
 
 all: $(PROGRAMS)
 
@@ -128,7 +155,7 @@ help:
 	@echo 'make deps        install what is missing (root, Debian), or print the command'
 	@echo 'make config      show what the build found'
 	@echo 'make bench       speed and memory of a training step'
-	@echo 'make gpu-check   the tests of the GPU backend on a GPU; make gpu-bench: its speed, beside PyTorch (tests/gpu/README.md)'
+	@echo 'make gpu-check   the tests of the GPU backend on a GPU; make gpu-bench: its speed (tests/gpu/README.md)'
 	@echo 'make check SAN=address,undefined   the tests with sanitizers'
 	@echo 'make check-long  the longer proofs too'
 	@echo 'make lint        source rules;   make format: clang-format'
@@ -167,6 +194,26 @@ _tests: all $(TESTS) $(EMULATED) $(EMULATED_BENCHES)
 gpu-check gpu-bench:
 	+$(Q)$(MAKE) --no-print-directory -f tests/gpu/gpu.mk $(@:gpu-%=%)
 
+# All that gpu-check and gpu-bench run, in build/carry, with the libraries that a machine with a GPU may lack.
+gpu-carry: deps
+	+$(Q)$(MAKE) --no-print-directory -f tests/gpu/gpu.mk
+	+$(Q)$(MAKE) --no-print-directory _gpu_carry CUDA=1 MARCH=$(DIST_MARCH) BUILDDIR=build/gpu-all BINDIR=build/gpu-all/bin
+
+CARRIED := $(patsubst %,build/carry/%,$(shell $(MAKE) -s --no-print-directory -f tests/gpu/gpu.mk EMULATED=1 carried))
+_gpu_carry: $(CARRIED)
+	$(Q)mkdir -p build/carry/lib
+	$(Q)ldd $^ | awk '$$2 == "=>" && $$1 !~ /^lib(c|m|dl|rt|pthread|resolv)\.so/ { print $$3 }' | sort -u | \
+	    xargs cp -u -t build/carry/lib
+	$(Q)cp -u build/gpu/bench_gpu build/gpu/compare_torch build/gpu/test_*_cuda build/carry
+	$(Q)strip -g build/carry/bench_gpu build/carry/compare_torch build/carry/test_*_cuda
+
+$(BUILDDIR)/carried/%.o: extra = $(CUDA_CFLAGS) -Itests
+$(BUILDDIR)/carried/%.o: %.c $(FLAGS) | $(PROBE)
+	$(compile)
+$(CARRIED): extra_libs = $(CMOCKA_LIBS) -Wl,--as-needed
+$(CARRIED): build/carry/%: $(BUILDDIR)/carried/tests/%.o $(LIB) $(CUDA_LIB)
+	$(link)
+
 _bench: all $(BENCHES)
 	$(Q)FB_BIN=$(abspath $(BINDIR)) tests/bench/run.sh $(BENCHES)
 
@@ -192,6 +239,8 @@ config:
 	@echo 'compiler  $(CC) $(CFLAGS_ALL)'
 	@echo 'build     $(BUILDDIR), programs in $(BINDIR)'
 	@$(probe)
+	@echo 'cuda      $(if $(HAVE_CUDA),$(NVCC) $(NVCC_GENCODE),not built in)'
+	@echo 'nccl      $(or $(NCCL_FOUND),not built in)'
 
 define compile
 @mkdir -p $(@D)
@@ -211,8 +260,12 @@ $(CUDA_SRC:%.c=$(BUILDDIR)/%.o): extra = $(CUDA_CFLAGS)
 $(BUILDDIR)/emulated/%.o: extra = -I$(EMULATOR)
 $(BUILDDIR)/emulated/tests/%.o: extra = -I$(EMULATOR) -Itests
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
+$(BUILDDIR)/src/nn/conv_cudnn%.o: extra = $(CUDNN_CFLAGS)
 $(BUILDDIR)/tests/%.o: extra = -Itests
+$(BUILDDIR)/src/comm/comm_nccl_link.o: extra = $(NCCL_CFLAGS)
+$(BUILDDIR)/tests/test_comm_nccl.o: extra = -Itests $(NCCL_CFLAGS)
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
+$(BUILDDIR)/tests/test_conv_cudnn%.o: extra = -Itests $(CUDNN_CFLAGS)
 $(BUILDDIR)/src/core/build_info.o: extra = -DFB_VERSION='"$(VERSION)"' -DFB_REVISION='"$(REVISION)"' \
     -DFB_FLAGS='"$(OPTIMISE) $(SANITIZE) $(NN_FLAGS) $(CFLAGS)"'
 
@@ -236,7 +289,7 @@ endef
 $(BUILDDIR)/emulated/%.cu.o: %.cu
 	$(compile_emulated)
 
-$(BUILDDIR)/emulated/emulator.o: $(EMULATOR)/emulator.cc
+$(BUILDDIR)/emulated/%.o: %.cc
 	$(compile_emulated)
 
 $(BUILDDIR)/%.cu.o: %.cu
@@ -273,6 +326,7 @@ $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
 $(TESTS): extra_libs = $(CMOCKA_LIBS)
+$(addprefix $(BUILDDIR)/tests/,test_conv_cudnn test_conv_cudnn_gpu): extra_libs = $(CUDNN_LIBS) $(CMOCKA_LIBS)
 $(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB) $(CUDA_LIB)
 	$(link)
 
@@ -281,6 +335,8 @@ $(filter %_cuda,$(TESTS)): extra_libs = $(CMOCKA_LIBS) -lstdc++
 $(patsubst %,%.o,$(filter %_cuda,$(TESTS))): extra = -I$(EMULATOR) -Itests
 $(filter %_cuda,$(TESTS)): %: %.o $(EMULATED_OBJ) $(LIB)
 	$(link)
+
+$(BUILDDIR)/tests/test_emulated_cuda: $(FAULTS_OBJ)
 
 $(BENCHES) $(filter-out %_double %_cuda,$(TESTS)): %: %.o $(LIB) $(CUDA_LIB)
 	$(link)

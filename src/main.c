@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "fed/audit_command.h"
+#include "fed/device.h"
 #include "fed/plan.h"
 #include "fed/run.h"
 #include "nn/op_cuda.h"
@@ -83,14 +84,15 @@ static int print_devices(void)
 static int print_info(void)
 {
     unsigned major = 0, minor = 0, release = 0;
-    char ops[256], cuda[256];
+    char ops[256], cuda[256], nccl[128];
     H5get_libversion(&major, &minor, &release);
     fb_ops_dnnl.describe(&fb_ops_dnnl, sizeof ops, ops);
+    fb_comm_nccl_describe(sizeof nccl, nccl);
     fb_cuda_versions(sizeof cuda, cuda);
     printf("fedbrats    %s\nrevision    %s\ncompiler    %s\nflags       %s\noperations  %s\nHDF5        %u.%u.%u\n"
-           "libsodium   %s\nCUDA        %s\n",
+           "libsodium   %s\nCUDA        %s\nNCCL        %s\n",
            fb_build_version(), fb_build_revision(), fb_build_compiler(), fb_build_flags(), ops, major, minor, release,
-           sodium_version_string(), cuda);
+           sodium_version_string(), cuda, nccl);
     return print_devices();
 }
 
@@ -100,9 +102,17 @@ static fb_status create_comm(const fb_config *config, fb_comm **comm)
     if (config->comm_backend == FB_BACKEND_SELF && launched)
         return FB_USAGE("comm.backend = self, but a launcher started this process: every rank would run alone; "
                         "use auto or mpi");
-    if (config->comm_backend == FB_BACKEND_MPI || (config->comm_backend == FB_BACKEND_AUTO && launched))
-        return fb_comm_mpi_create(comm);
-    return fb_comm_self_create(comm);
+    if (config->comm_backend == FB_BACKEND_SELF || (config->comm_backend == FB_BACKEND_AUTO && !launched))
+        return fb_comm_self_create(comm);
+    return fb_comm_mpi_create(comm);
+}
+
+/* NCCL on top of MPI, where it was asked for or is possible. The ranks' devices may differ, so all of them ask. */
+static fb_status add_nccl(const fb_config *config, int cuda_device, fb_comm **comm)
+{
+    const int required = config->comm_backend == FB_BACKEND_NCCL;
+    const int wanted = config->comm_backend == FB_BACKEND_AUTO && fb_comm_size(*comm) > 1;
+    return required || wanted ? fb_comm_use_nccl(comm, required, cuda_device, config->comm_timeout_s) : FB_OK;
 }
 
 /* A rank holds a shard and a ledger open for each hospital it plays; the usual soft limit is 1024 files. */
@@ -120,6 +130,7 @@ static int train(int argc, char **argv)
     fb_config config;
     fb_options *options = NULL;
     fb_comm *comm = NULL;
+    fb_device *device = NULL;
     fb_status status = fb_config_read(argc - 1, argv + 1, &config, &options);
     if (status != FB_OK)
         return report_error(status, 1);
@@ -131,7 +142,12 @@ static int train(int argc, char **argv)
         return report_error(status, 1);
     }
     fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
-    status = fb_run(&config, options, comm, argc, argv);
+    status = fb_device_open(&config, comm, &device);
+    if (status == FB_OK)
+        status = add_nccl(&config, fb_device_number(device), &comm);
+    if (status == FB_OK)
+        status = fb_run(&config, options, fb_device_ops(device), comm, argc, argv);
+    fb_device_close(&device);
     const int root = fb_comm_rank(comm) == 0;
     fb_log_set_rank(0, 1); /* an error that the ranks agreed on names its rank itself */
     const int code = report_error(status, root);

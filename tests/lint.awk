@@ -48,6 +48,11 @@ function check_include(line, path, mine)
 {
     if (line ~ /<mpi\.h>/ && FILENAME !~ /^src\/(comm\/comm_mpi|main)\.c$/)
         found(FNR, "MPI belongs in src/comm/comm_mpi.c and src/main.c only")
+    if (line ~ /<nccl\.h>/ && FILENAME != "src/comm/comm_nccl_link.c")
+        found(FNR, "NCCL belongs in src/comm/comm_nccl_link.c only")
+    if (line ~ /<(cuda|cudnn)[a-z0-9_]*\.h>/ &&
+        FILENAME !~ /(_cuda\.[ch]|\.cuh?|cudnn[a-z_]*\.[ch]|nccl[a-z_]*\.[ch]|fake_cuda\.h|\.cc)$/)
+        found(FNR, "CUDA belongs in files named *_cuda, *cudnn*, *nccl* and *.cu only")
     if (line ~ /[<"\/]dnnl[a-z_]*\.h/ && FILENAME != "src/nn/op_dnnl.c")
         found(FNR, "oneDNN belongs in src/nn/op_dnnl.c only")
     if (line !~ /"[^"]*\/[^"]*"/)

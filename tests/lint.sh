@@ -10,7 +10,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 lint()
 {
     ( cd "$1" && find . \( -name '.git' -o -name '__pycache__' -o -path './build*' -o -path './bin' -o -path './dist' \
-        -o -path './results' -o -path './data' \) -prune -o -type f \( -name '*.[ch]' -o -name '*.def' \
+        -o -path './results' -o -path './data' \) -prune -o -type f \( -name '*.[ch]' -o -name '*.cu' \
+        -o -name '*.cuh' -o -name '*.cc' -o -name '*.def' \
         -o -name '*.sh' -o -name '*.awk' -o -name '*.py' -o -name 'Makefile' \
         -o -path './.ci/*' -o -path './jobs/*' -o -path './tools/*' \) -print |
         sed 's|^\./||' | sort | xargs awk -f "$here/lint.awk" )
@@ -80,6 +81,9 @@ self_test()
     plant 'may not include' data_split/x.c 2 '#include "nn/op.h"'
     plant 'may not include' src/fed/x.c 2 '#include "nowhere/op.h"'
     plant 'MPI' src/fed/x.c 2 '#include <mpi.h>'
+    plant 'NCCL' src/comm/comm_nccl.c 2 '#include <nccl.h>'
+    plant 'CUDA' src/nn/op_ref.c 2 '#include <cuda_runtime.h>'
+    plant 'CUDA' src/fed/x.c 2 '#include <cudnn_graph.h>'
     plant 'oneDNN' src/nn/op_ref.c 2 '#include <oneapi/dnnl/dnnl.h>'
     for name in sprintf vsprintf strcpy strcat atoi atol atoll atof strtok gets rand srand; do
         plant "$name is banned" src/core/x.c 4 "$(printf 'int f(void)\n{\n    return (int)%s(x);\n}' $name)"
@@ -147,6 +151,7 @@ CLEAN
     accept 'the text of a memory stream' src/fed/x.c \
         "$(printf 'int f(void)\n{\n    open_memstream(a);\n    free(a);\n}')"
     accept 'MPI in comm_mpi.c' src/comm/comm_mpi.c '#include <mpi.h>'
+    accept 'NCCL in comm_nccl_link.c' src/comm/comm_nccl_link.c '#include <nccl.h>'
     accept 'data in data_split' data_split/x.c '#include "data/shard.h"'
     accept 'a function of 80 lines' src/core/x.c \
         "$(echo 'int f(void)' && echo '{' && lines 79 '    g();' && echo '}')"

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "blocks.h"
 #include "core/mem.h"
 #include "privacy/noise_stream.h"
 #include "testing.h"
@@ -118,19 +119,20 @@ static inline fb_noise *make_noise(uint64_t seed)
 
 /* --- scripts --- */
 
-/* The stream goes on with these bytes, and after them with bytes of 0. noise->position is how many have been used. */
+/* The stream goes on with these bytes, and after them with bytes of 0. noise->stream.position is how many have been
+ * used. */
 static inline void script(fb_noise *noise, const uint8_t *bytes, size_t count)
 {
-    memset(noise->buffer, 0, sizeof noise->buffer);
+    memset(noise->stream.buffer, 0, sizeof noise->stream.buffer);
     if (count > 0)
-        memcpy(noise->buffer, bytes, count);
-    noise->position = 0;
+        memcpy(noise->stream.buffer, bytes, count);
+    noise->stream.position = 0;
 }
 
 /* Overwrites `count` bytes of the script from `at` on with a little-endian number, and begins it anew. */
 static inline void rescript(fb_noise *noise, size_t at, int count, uint64_t value)
 {
     for (int i = 0; i < count; i++)
-        noise->buffer[at + (size_t)i] = (uint8_t)(value >> (8 * i));
-    noise->position = 0;
+        noise->stream.buffer[at + (size_t)i] = (uint8_t)(value >> (8 * i));
+    noise->stream.position = 0;
 }

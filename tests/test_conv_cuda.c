@@ -110,7 +110,7 @@ static conv_result run_reference(const conv_case *k)
 #define cuda(call) assert_int_equal(call, cudaSuccess)
 
 /* What is written lies between guards; what is only read ends with its allocation, where the emulated device's page
- * ends. All starts as NaN. */
+ * ends; w and dw lie one element behind an aligned address. All starts as NaN. */
 enum { GUARD_BYTES = 4096 };
 
 typedef struct array {
@@ -132,10 +132,10 @@ static array make_device(int64_t count, size_t width, size_t guard, cudaStream_t
     return a;
 }
 
-/* Copy of host values; width 2: as bfloat16. */
-static array upload(int64_t count, size_t width, const float *from, cudaStream_t stream)
+/* Copy of host values, `guard` bytes behind the begin; width 2: as bfloat16. */
+static array upload(int64_t count, size_t width, size_t guard, const float *from, cudaStream_t stream)
 {
-    array a = make_device(count, width, 0, stream);
+    array a = make_device(count, width, guard, stream);
     uint16_t *half = NULL;
     must(FB_ALLOC(half, count, "test array"));
     for (int64_t i = 0; i < count; i++)
@@ -194,12 +194,12 @@ static conv_result run_device(const conv_case *k)
     cudaStream_t stream = NULL;
     assert_true(packed_bytes > 0 && partial_bytes > 0);
     cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    array x = upload(k->in, act, k->x, stream), dy = upload(k->out, of_y, k->dy, stream);
-    array w = upload(k->weights, 4, k->w, stream);
+    array x = upload(k->in, act, 0, k->x, stream), dy = upload(k->out, of_y, 0, k->dy, stream);
+    array w = upload(k->weights, 4, 4, k->w, stream);
     array packed = make_device((int64_t)packed_bytes, 1, 0, stream);
     array partial = make_device((int64_t)partial_bytes, 1, 0, stream);
     array y = make_device(k->out, of_y, GUARD_BYTES, stream), dx = make_device(k->in, act, GUARD_BYTES, stream);
-    array dw = make_device(k->weights, 4, GUARD_BYTES, stream);
+    array dw = make_device(k->weights, 4, GUARD_BYTES + 4, stream);
     queue_parts(k, &w, &packed, &partial, &x, &dy, &y, &dx, &dw, stream);
     conv_result r = {download(&y, stream), download(&dx, stream), download(&dw, stream)};
     cuda(cudaFree(x.memory));

@@ -67,6 +67,7 @@ static verdict judge_gauss(double sigma, fault f, int n, uint64_t seed)
     law *l = make_law(sigma);
     must(fb_gauss_create(sigma * (f == SIGMA_HIGH ? 1.01 : f == SIGMA_LOW ? 0.99 : 1.0), &gauss));
     for (int i = 0; i < n; i++) {
+        before_draw(noise, i);
         int64_t x = fb_gauss_draw(gauss, noise);
         if (f == SIGN_LOST || (f == SIGN_BIASED && i % 64 == 0))
             x = llabs(x);
@@ -115,6 +116,7 @@ static void test_no_correlation(void **state)
         double last = 0.0, product = 0.0, squares = 0.0;
         must(fb_gauss_create(sigmas[i], &gauss));
         for (int k = 0; k < DRAWS; k++) {
+            before_draw(noise, k);
             const double x = (double)fb_gauss_draw(gauss, noise) / sigmas[i];
             product += x * last;
             squares += (x * x - 1.0) * (last * last - 1.0) / 2.0;
@@ -224,7 +226,7 @@ static int accepts(reader *r, int strip, uint64_t offset, uint64_t random)
     rescript(r->noise, at, 8, random << 12);
     rescript(r->noise, 0, HEADER_BYTES, r->way[strip].header | squeeze);
     const int64_t x = fb_gauss_draw(r->gauss, r->noise);
-    return r->noise->position <= at + 8 && x == ((int64_t)strip << r->width_log2) + (int64_t)offset;
+    return r->noise->stream.position <= at + 8 && x == ((int64_t)strip << r->width_log2) + (int64_t)offset;
 }
 
 /* The ratio in Q63 */
@@ -314,7 +316,7 @@ static int accepts_tail(reader *r, int y, int zeros, fb_wide random)
     rescript(r->noise, digit, 2, (uint64_t)y | 1 << 8);
     rescript(r->noise, 0, HEADER_BYTES, (uint64_t)r->strips);
     const int64_t x = fb_gauss_draw(r->gauss, r->noise);
-    return x == ((int64_t)r->strips << r->width_log2) + y && r->noise->position == at + 10;
+    return x == ((int64_t)r->strips << r->width_log2) + y && r->noise->stream.position == at + 10;
 }
 
 /* The thinning of the tail, exp(-y^2 / (2 sigma^2)), read back: to (4 e + 16) units, as gauss.c says, of 2^-64. y up to
@@ -353,7 +355,7 @@ static void test_tail_acceptance(void **state)
 static void assert_proposal(const fb_geometric *geometric, const fb_noise *before, int64_t proposed)
 {
     fb_noise noise = *before;
-    noise.position += HEADER_BYTES + TIE_BYTES;
+    noise.stream.position += HEADER_BYTES + TIE_BYTES;
     assert_int_equal(proposed, fb_geometric_draw(geometric, &noise));
 }
 
@@ -377,9 +379,9 @@ static void test_tail(void **state)
         double kept = 0.0;
         must(fb_geometric_create(rate, &geometric));
         for (int i = 0; i < FORCED; i++) {
-            fb_noise_reserve(noise, 256);
-            memset(noise->buffer + noise->position, 0, HEADER_BYTES + TIE_BYTES);
-            memcpy(noise->buffer + noise->position, &(uint32_t){(uint32_t)r->strips}, HEADER_BYTES);
+            fb_stream_reserve(&noise->stream, 256);
+            memset(noise->stream.buffer + noise->stream.position, 0, HEADER_BYTES + TIE_BYTES);
+            memcpy(noise->stream.buffer + noise->stream.position, &(uint32_t){(uint32_t)r->strips}, HEADER_BYTES);
             const fb_noise before = *noise;
             const int64_t x =
                 mutant ? begin + (int64_t)fb_geometric_draw(geometric, noise) : llabs(fb_gauss_draw(r->gauss, noise));
@@ -418,7 +420,7 @@ static void test_scripted_sign(void **state)
     assert_int_equal(fb_gauss_draw(gauss, noise), -3);
     assert_int_equal(fb_gauss_draw(gauss, noise), -5); /* after a (minus, 0) */
     assert_int_equal(fb_gauss_draw(gauss, noise), 0);
-    assert_int_equal(noise->position, sizeof bytes);
+    assert_int_equal(noise->stream.position, sizeof bytes);
     fb_gauss_destroy(&gauss);
     fb_noise_destroy(&noise);
 }

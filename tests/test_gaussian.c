@@ -3,6 +3,7 @@
  * Gaussian answers: an L2 norm that is never above the clip, the planned noise wherever it is added, nothing else
  * changed.
  */
+#include "blocks.h"
 #include "privacy/gauss.h"
 #include "privacy/gaussian.h"
 #include "privacy/mechanism.h"
@@ -28,6 +29,13 @@ static fb_noise *make_noise(uint64_t seed)
     return noise;
 }
 
+/* What draw k of the address that `noise` was sought to is, k = 0, 1, ... */
+static int64_t draw(const fb_gauss *gauss, fb_noise *noise, int64_t k)
+{
+    before_draw(noise, k);
+    return fb_gauss_draw(gauss, noise);
+}
+
 /* dW / STEPS of L2 norm about 0.02 over all N coordinates; owned by the caller. */
 static float *make_dw(void)
 {
@@ -50,7 +58,7 @@ static void take_away_noise(const fb_budget *budget, fb_noise *noise, fb_update 
     must(fb_gauss_create(budget->sigma, &gauss));
     fb_noise_seek(noise, &(fb_noise_address){.round = 3, .purpose = FB_NOISE_ANSWER});
     for (int64_t k = 0; k < out->count; k++)
-        out->grid[k] -= fb_gauss_draw(gauss, noise);
+        out->grid[k] -= draw(gauss, noise, k);
     fb_gauss_destroy(&gauss);
 }
 
@@ -332,7 +340,7 @@ static void test_server_noise(void **state)
     must(fb_gauss_create(budget.sigma, &gauss));
     fb_noise_seek(noise, &(fb_noise_address){.attempt = 1, .round = 2, .purpose = FB_NOISE_SERVER});
     for (int64_t k = 0; k < N; k++)
-        assert_int_equal(again[k], fb_gauss_draw(gauss, noise));
+        assert_int_equal(again[k], draw(gauss, noise, k));
     fb_gauss_destroy(&gauss);
     fb_noise_destroy(&noise);
     fb_update_free(&u);

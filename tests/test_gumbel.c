@@ -39,7 +39,7 @@ static long double error_of(fb_noise *noise, int zeros, uint64_t top, int empty,
         count += appended ? WORD_BYTES * (1u + (unsigned)empty + (top == 0)) : 0;
     }
     const long double g = ldexpl((long double)fb_gumbel_draw(noise), -FB_GUMBEL_FRACTION_BITS);
-    assert_int_equal(noise->position, count);
+    assert_int_equal(noise->stream.position, count);
     const long double open = top == 0 ? unit * 0x1p-64L : unit; /* of y */
     return fmaxl(fabsl(g - exact_gumbel(zeros, y)), fabsl(g - exact_gumbel(zeros, y + open)));
 }
@@ -99,6 +99,7 @@ static verdict judge_gumbel(fault f, uint64_t seed)
     fb_noise *noise = make_noise(seed);
     uniform_sample sample = make_sample();
     for (int i = 0; i < MANY; i++) {
+        before_draw(noise, i);
         double g = ldexp((double)fb_gumbel_draw(noise), -FB_GUMBEL_FRACTION_BITS);
         g *= f == SCALE_HIGH ? 1.01 : f == SCALE_LOW ? 0.99 : f == SIGN_WRONG ? -1.0 : 1.0;
         g += f == SHIFTED ? 0.01 : 0.0;
@@ -153,6 +154,7 @@ static void test_no_correlation(void **state)
     fb_noise *noise = make_noise(30);
     double last = 0.0, product = 0.0;
     for (int i = 0; i < DRAWS; i++) {
+        before_draw(noise, i);
         const double g = ldexp((double)fb_gumbel_draw(noise), -FB_GUMBEL_FRACTION_BITS) - mean;
         product += g * last / variance;
         last = g;

@@ -24,8 +24,10 @@ static int64_t *make_draws(double scale, uint64_t seed)
     fb_noise *noise = make_noise(seed);
     must(FB_ALLOC(x, DRAWS, "draws"));
     must(fb_laplace_create(scale, &laplace));
-    for (int i = 0; i < DRAWS; i++)
+    for (int i = 0; i < DRAWS; i++) {
+        before_draw(noise, i);
         x[i] = fb_laplace_draw(laplace, noise);
+    }
     fb_laplace_destroy(&laplace);
     fb_noise_destroy(&noise);
     return x;
@@ -54,6 +56,7 @@ static verdict judge_laplace(double scale, fault f, int n, uint64_t seed)
     const double a = exp(-1.0 / scale);
     must(fb_laplace_create(scale * (f == SCALE_HIGH ? 1.01 : f == SCALE_LOW ? 0.99 : 1.0), &laplace));
     for (int i = 0; i < n; i++) {
+        before_draw(noise, i);
         int64_t x = fb_laplace_draw(laplace, noise);
         if (f == SIGN_LOST || (f == SIGN_BIASED && i % 64 == 0)) /* as an OR with other bits would do */
             x = llabs(x);
@@ -169,7 +172,7 @@ static int scripted_digit(const fb_laplace *laplace, int digits, int j, fb_noise
     rescript(noise, 2 * (size_t)digits, 4, 0);     /* plus; or slot 0, and then plus */
     rescript(noise, 2 * (size_t)j, 2, (uint64_t)pair);
     const uint64_t x = (uint64_t)fb_laplace_draw(laplace, noise);
-    *tied = noise->position > 2 * (size_t)digits + 3;
+    *tied = noise->stream.position > 2 * (size_t)digits + 3;
     if (!*tied)
         return (int)(x >> 8 * j & 255);
     put_tie(noise, 2 * (size_t)j + 2, tie);
@@ -273,7 +276,7 @@ static void test_more(void **state)
     script(noise, bytes, sizeof bytes);
     assert_int_equal(fb_laplace_draw(laplace, noise), 2 * MORE + 3);
     assert_int_equal(fb_laplace_draw(laplace, noise), -MORE);
-    assert_int_equal(noise->position, sizeof bytes);
+    assert_int_equal(noise->stream.position, sizeof bytes);
     fb_laplace_destroy(&laplace);
     fb_noise_destroy(&noise);
 }
@@ -290,7 +293,7 @@ static void test_more_of_two_digits(void **state)
     again[2 + MORE_BYTES] = 1; /* the second digit, after its "more" */
     script(noise, again, sizeof again);
     const int64_t x = fb_laplace_draw(laplace, noise), high = x >> 8;
-    assert_true(high >= 2 && high <= 3 && noise->position >= sizeof again - 1);
+    assert_true(high >= 2 && high <= 3 && noise->stream.position >= sizeof again - 1);
     fb_laplace_destroy(&laplace);
     must(fb_laplace_create(FB_LAPLACE_SCALE_MAX, &laplace)); /* seven digits; the last of 255 values, below 2^14 */
     for (int count = 64; count <= 65; count++) {
@@ -321,8 +324,8 @@ static void test_beyond_the_table(void **state)
         const double scale = 5.0, a = exp(-1.0 / scale);
         must(fb_laplace_create(scale, &laplace));
         for (int i = 0; i < REACH_DRAWS; i++) {
-            fb_noise_reserve(noise, 256);
-            memcpy(noise->buffer + noise->position, more, MORE_BYTES);
+            fb_stream_reserve(&noise->stream, 256);
+            memcpy(noise->stream.buffer + noise->stream.position, more, MORE_BYTES);
             const double rest = fabs((double)fb_laplace_draw(laplace, noise)) - (lost ? MORE - 1 : MORE);
             add_uniform(&sample, 1.0 - pow(a, rest) * (1.0 - randomise(&sample) * (1.0 - a)));
         }
@@ -348,7 +351,7 @@ static void test_scripted_sign(void **state)
     assert_int_equal(fb_laplace_draw(laplace, noise), -3);
     assert_int_equal(fb_laplace_draw(laplace, noise), -5); /* after a (minus, 0) */
     assert_int_equal(fb_laplace_draw(laplace, noise), 0);
-    assert_int_equal(noise->position, sizeof bytes);
+    assert_int_equal(noise->stream.position, sizeof bytes);
     fb_laplace_destroy(&laplace);
     fb_noise_destroy(&noise);
 }

@@ -193,8 +193,10 @@ static double frequency(double scale, int64_t distance, int tests, uint64_t seed
     const fb_tail tail = fb_tail_of(scale);
     fb_noise *noise = make_noise(seed);
     int64_t reached = 0;
-    for (int i = 0; i < tests; i++)
+    for (int i = 0; i < tests; i++) {
+        before_draw(noise, i);
         reached += fb_tail_reaches(&tail, distance, noise);
+    }
     fb_noise_destroy(&noise);
     return (double)reached / tests;
 }

@@ -4,7 +4,7 @@
 # neither root nor network; otherwise root installs the missing packages, others get the exact command. Elsewhere it
 # leaves the decision to the build's probes (make config).
 set -eu
-packages='gcc libc6-dev make pkg-config
+packages='gcc g++ libc6-dev make pkg-config
 libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev libinih-dev libsodium-dev zlib1g-dev libnifti-dev
 librandom123-dev libcmocka-dev patchelf
 python3 python3-h5py python3-xarray python3-h5netcdf python3-netcdf4 python3-matplotlib python3-nibabel'

@@ -103,6 +103,13 @@ static fb_status mpi_flush(fb_comm *comm)
     return status;
 }
 
+static fb_status mpi_hand_over(fb_comm *comm, const void *bytes, int64_t size_bytes)
+{
+    int count = 0;
+    FB_TRY(count_of(size_bytes, "send to rank 0", &count));
+    return check(MPI_Ssend(bytes, count, MPI_BYTE, 0, MESSAGE_TAG, as_mpi(comm)->world), "send to rank 0");
+}
+
 static fb_status mpi_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes)
 {
     mpi_comm *self = as_mpi(comm);
@@ -173,7 +180,8 @@ fb_status fb_comm_mpi_create(fb_comm **out)
                                     .gather = mpi_gather,
                                     .send = mpi_send,
                                     .flush = mpi_flush,
-                                    .receive = mpi_receive};
+                                    .receive = mpi_receive,
+                                    .hand_over = mpi_hand_over};
     mpi_comm *self = NULL;
     FB_TRY(FB_ALLOC(self, 1, "communicator"));
     self->base.ops = &ops;

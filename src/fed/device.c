@@ -11,6 +11,7 @@
 struct fb_device {
     const fb_ops *ops;
     fb_ops *cuda; /* owned; NULL on the CPU */
+    int number;   /* of the GPU; -1 on the CPU */
 };
 
 /* What rank 0 is told of a rank. */
@@ -22,6 +23,7 @@ static fb_status use_cpu(const fb_config *config, fb_device *device)
 {
     if (config->model_precision == FB_PRECISION_BF16)
         return FB_USAGE("model.precision = bf16: the CPU computes in f32; choose f32 or auto, or run.device = cuda");
+    device->number = -1;
     device->ops = config->run_ops == FB_OPS_REF ? &fb_ops_ref : &fb_ops_dnnl;
     return FB_OK;
 }
@@ -30,7 +32,7 @@ static fb_status use_gpu(const fb_config *config, const fb_comm *comm, int count
 {
     static const char *const act_name[] = {"float32", "bfloat16"};
     const fb_act_type act = config->model_precision == FB_PRECISION_F32 ? FB_ACT_F32 : FB_ACT_BF16;
-    const int number = fb_comm_local_rank(comm) % count;
+    const int number = device->number = fb_comm_local_rank(comm) % count;
     fb_cuda_device found;
     char host[64] = "";
     if (config->run_ops == FB_OPS_REF)
@@ -91,6 +93,11 @@ void fb_device_close(fb_device **device)
         return;
     fb_ops_cuda_destroy(&(*device)->cuda);
     FB_FREE(*device);
+}
+
+int fb_device_number(const fb_device *device)
+{
+    return device->number;
 }
 
 const fb_ops *fb_device_ops(const fb_device *device)

@@ -17,3 +17,4 @@ fb_status fb_device_open(const fb_config *config, fb_comm *comm, fb_device **out
 void fb_device_close(fb_device **device);
 
 const fb_ops *fb_device_ops(const fb_device *device); /* borrowed */
+int fb_device_number(const fb_device *device);        /* of the GPU on its host; -1 on the CPU */

@@ -186,6 +186,18 @@ static fb_status make_server(fb_federation *federation, const char *folder)
     return fb_aggregate_create(n, FB_MOMENT_BITS, &federation->aggregate_v);
 }
 
+/* Where this rank's hospitals release on the GPU. */
+static fb_status make_release_device(fb_federation *federation)
+{
+    int hospitals = 0; /* that this rank plays */
+    for (int h = 0; h < federation->hospital_count; h++)
+        hospitals += federation->hospitals[h].mine;
+    if (hospitals == 0 || federation->config->run_mode != FB_MODE_FEDERATED)
+        return FB_OK;
+    return fb_privacy_device_create(federation->ops, &federation->privacy->release, &federation->privacy->budget,
+                                    &federation->release_device);
+}
+
 static fb_status build(fb_federation *federation, const char *folder)
 {
     const fb_config *config = federation->config;
@@ -204,8 +216,9 @@ static fb_status build(fb_federation *federation, const char *folder)
     FB_TRY(make_server(federation, folder));
     FB_TRY(fb_trainer_create(config, &federation->net, federation->params, federation->subset, federation->ops,
                              &federation->trainer));
-    return fb_evaluator_create(&federation->net, federation->params, federation->ops, config->eval_window,
-                               config->eval_overlap, &federation->evaluator);
+    FB_TRY(fb_evaluator_create(&federation->net, federation->params, federation->ops, config->eval_window,
+                               config->eval_overlap, &federation->evaluator));
+    return make_release_device(federation);
 }
 
 fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_comm *comm, const char *folder,
@@ -258,6 +271,7 @@ void fb_federation_destroy(fb_federation **federation)
     fb_aggregate_destroy(&f->aggregate);
     fb_aggregate_destroy(&f->aggregate_m);
     fb_aggregate_destroy(&f->aggregate_v);
+    fb_privacy_device_destroy(&f->release_device);
     fb_privacy_plan_destroy(&f->privacy);
     fb_moments_free(&f->moments);
     fb_moments_free(&f->moments_local);

@@ -13,6 +13,7 @@
 #include "fed/outbox.h"
 #include "fed/privacy_plan.h"
 #include "fed/trainer.h"
+#include "privacy/device.h"
 
 /* What a hospital reports of a round, beside its message. Plain data: gathered as bytes. */
 typedef struct fb_hospital_report {
@@ -63,6 +64,7 @@ typedef struct fb_federation {
     fb_trainer *trainer;
     fb_evaluator *evaluator;
     fb_privacy_plan *privacy;
+    fb_privacy_device *release_device;       /* NULL: releases are made on the processor */
     int64_t committed;                       /* rounds that the interrupted run has in its results: charged */
     uint64_t run_nonce;                      /* public, fresh for every run: keeps runs with one key file apart */
     float *w;                                /* (params->count) the global model */

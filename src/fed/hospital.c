@@ -2,8 +2,10 @@
 #include "codec/frame.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/range.h"
 #include "core/timer.h"
 #include "fed/federation.h"
+#include "nn/chunk.h"
 
 #include <math.h>
 #include <string.h>
@@ -57,25 +59,47 @@ static fb_moments *start_moments(fb_federation *federation, fb_hospital *hospita
     return moments;
 }
 
-/* Cosine of the released and the true update, and |true|^2 / |released - true|^2 over the shared coordinates. */
-static void compare(const fb_update *update, int64_t steps, int64_t n, const float *dw, fb_hospital_report *report)
+/* Sums of products over an update. */
+typedef struct products {
+    double whole, dot, released, truth, noise;
+} products;
+
+/* Of a part of the coordinates, and of a part of those shared. */
+static products sum_part(const fb_update *update, double grid_to_change, int64_t n, const float *dw, int chunk)
 {
-    const double grid_to_change = ldexp((double)steps, update->grid_log2);
     double whole = 0.0, dot = 0.0, released = 0.0, truth = 0.0, noise = 0.0;
 #pragma omp simd reduction(+ : whole)
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = fb_chunk_begin(n, chunk); i < fb_chunk_begin(n, chunk + 1); i++)
         whole += (double)dw[i] * (double)dw[i];
 #pragma omp simd reduction(+ : dot, released, truth, noise)
-    for (int64_t i = 0; i < update->count; i++) {
-        const double real = dw[update->index ? update->index[i] : i];
-        const double value = update->f32 ? (double)update->f32[i] : (double)update->grid[i] * grid_to_change;
+    for (int64_t k = fb_chunk_begin(update->count, chunk); k < fb_chunk_begin(update->count, chunk + 1); k++) {
+        const double real = dw[update->index ? update->index[k] : k];
+        const double value = update->f32 ? (double)update->f32[k] : (double)update->grid[k] * grid_to_change;
         dot += real * value;
         released += value * value;
         truth += real * real;
         noise += (value - real) * (value - real);
     }
-    report->update_cosine = dot / sqrt(whole * released);
-    report->update_snr = truth / noise;
+    return (products){whole, dot, released, truth, noise};
+}
+
+/* Cosine of the released and the true update, and |true|^2 / |released - true|^2 over the shared coordinates. */
+static void compare(const fb_update *update, int64_t steps, int64_t n, const float *dw, fb_hospital_report *report)
+{
+    const double grid_to_change = ldexp((double)steps, update->grid_log2);
+    products part[FB_CHUNKS], sum = {0};
+#pragma omp parallel for
+    for (int chunk = 0; chunk < FB_CHUNKS; chunk++)
+        part[chunk] = sum_part(update, grid_to_change, n, dw, chunk);
+    for (int chunk = 0; chunk < FB_CHUNKS; chunk++) { /* in one order, whatever the threads */
+        sum.whole += part[chunk].whole;
+        sum.dot += part[chunk].dot;
+        sum.released += part[chunk].released;
+        sum.truth += part[chunk].truth;
+        sum.noise += part[chunk].noise;
+    }
+    report->update_cosine = sum.dot / sqrt(sum.whole * sum.released);
+    report->update_snr = sum.truth / sum.noise;
 }
 
 static fb_status encode(fb_hospital *hospital, const fb_frame_info *info, const fb_update *update, int implied)
@@ -162,7 +186,8 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
                            .attempt = hospital->letter.attempt,
                            .round = info->round,
                            .steps = info->steps,
-                           .dw = federation->dw};
+                           .dw = federation->dw,
+                           .device = federation->release_device};
     fb_status status = FB_OK;
     if (federation->privacy->release.select == FB_SELECT_PUBLIC) {
         FB_TRY(FB_ALLOC(public_index, federation->privacy->budget.count, "public coordinates"));
@@ -233,10 +258,12 @@ static fb_status train_and_release(fb_federation *federation, fb_hospital *hospi
     FB_TRY(
         fb_hospital_train(federation, hospital, info->round, federation->w_local, start_moments(federation, hospital)));
     const double trained_s = fb_time_s();
+    fb_range_begin("select, protect and encode");
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
-    FB_TRY(release(federation, hospital, info));
+    const fb_status status = release(federation, hospital, info);
+    fb_range_end();
     hospital->report.privacy_seconds = fb_time_s() - trained_s;
-    return FB_OK;
+    return status;
 }
 
 fb_frame_info fb_hospital_frame(const fb_federation *federation, int hospital, uint32_t round,

@@ -2,6 +2,7 @@
 #include "core/kill.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/range.h"
 #include "core/timer.h"
 #include "fed/federation.h"
 #include "fed/schedule.h"
@@ -254,11 +255,13 @@ static fb_status broadcast_model(fb_federation *federation)
 static fb_status exchange(fb_federation *federation, uint32_t round, const int64_t *participates,
                           const uint8_t model_hash[16])
 {
+    fb_range_begin("exchange and aggregate");
     fb_status status = send_messages(federation);
     if (status == FB_OK && fb_comm_rank(federation->comm) == 0)
         status = fb_server_round(federation, round, participates, model_hash);
     if (status == FB_OK)
         status = fb_comm_flush(federation->comm);
+    fb_range_end();
     status = fb_status_or_abort(federation->comm, status);
     for (int h = 0; h < federation->hospital_count; h++)
         fb_hospital_drop_messages(&federation->hospitals[h]);

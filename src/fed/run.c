@@ -5,8 +5,8 @@
 #include "core/kill.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/range.h"
 #include "core/timer.h"
-#include "fed/device.h"
 #include "fed/federation.h"
 #include "fed/provenance.h"
 #include "fed/report.h"
@@ -21,11 +21,11 @@
 #include <string.h>
 
 typedef struct run {
-    const fb_config *config;   /* borrowed */
-    const fb_options *options; /* borrowed */
-    fb_comm *comm;             /* borrowed */
-    fb_device *device;         /* owned, as everything below */
-    fb_federation *federation;
+    const fb_config *config;     /* borrowed */
+    const fb_options *options;   /* borrowed */
+    fb_comm *comm;               /* borrowed */
+    const fb_ops *ops;           /* borrowed */
+    fb_federation *federation;   /* owned, as everything below */
     fb_results *results;         /* rank 0 */
     fb_hospital_report *reports; /* (hospital_count) of the present round; rank 0 */
     fb_report *report;           /* turns them into records and lines; rank 0 */
@@ -132,9 +132,7 @@ static fb_status create_results(run *r, int argc, char **argv)
     FB_TRY_GOTO(status, fb_records_config(r->config, &config), done);
     const char *data =
         federation->privacy->guarantee->formal ? "in identity.txt, not for release" : federation->cohort->sha256;
-    FB_TRY_GOTO(status,
-                fb_records_provenance(r->config, r->comm, fb_device_ops(r->device), argc, argv, data, &provenance),
-                done);
+    FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, r->ops, argc, argv, data, &provenance), done);
     FB_TRY_GOTO(status, fb_report_privacy_records(federation, &provenance), done);
     FB_TRY_GOTO(status, configured_total(federation, &total), done);
     FB_TRY_GOTO(status, FB_ALLOC(names, federation->hospital_count, "hospital names"), done);
@@ -248,6 +246,14 @@ static fb_status ask_for_round(run *r, int64_t round)
     return FB_OK;
 }
 
+static fb_status evaluate(const run *r, fb_round_figures *figures)
+{
+    fb_range_begin("evaluate");
+    const fb_status status = fb_score_run(r->federation, &figures->validation, &figures->test);
+    fb_range_end();
+    return status;
+}
+
 static fb_status run_round(run *r, int64_t round)
 {
     fb_round_figures figures;
@@ -261,7 +267,7 @@ static fb_status run_round(run *r, int64_t round)
     fb_score_clear(&figures.validation);
     fb_score_clear(&figures.test);
     if ((round + 1) % r->config->eval_every == 0 || last)
-        FB_TRY(fb_score_run(r->federation, &figures.validation, &figures.test));
+        FB_TRY(evaluate(r, &figures));
     figures.eval_s = fb_time_s() - eval_start_s;
     figures.round_s = fb_time_s() - start_s;
     return fb_status_agree(r->comm, is_root(r) ? commit_round(r, round, &figures) : FB_OK);
@@ -269,8 +275,7 @@ static fb_status run_round(run *r, int64_t round)
 
 static fb_status start(run *r, int argc, char **argv)
 {
-    FB_TRY(fb_device_open(r->config, r->comm, &r->device));
-    const fb_ops *ops = fb_device_ops(r->device);
+    const fb_ops *ops = r->ops;
     FB_TRY(fb_identity_check(r->config, ops, r->comm));
     FB_TRY(fb_status_agree(r->comm, is_root(r) ? make_folder(r) : FB_OK));
     FB_TRY(fb_federation_create(r->config, ops, r->comm, r->config->run_output, &r->federation));
@@ -294,9 +299,10 @@ static fb_status start(run *r, int argc, char **argv)
     return status == FB_OK ? ask_for_round(r, 0) : status;
 }
 
-fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *comm, int argc, char **argv)
+fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm, int argc,
+                 char **argv)
 {
-    run r = {.config = config, .options = options, .comm = comm, .start_s = fb_time_s()};
+    run r = {.config = config, .options = options, .ops = ops, .comm = comm, .start_s = fb_time_s()};
     fb_status status = start(&r, argc, argv);
     for (int64_t round = 0; round < config->federation_rounds && status == FB_OK && !r.stopped; round++)
         status = run_round(&r, round);
@@ -309,6 +315,5 @@ fb_status fb_run(const fb_config *config, const fb_options *options, fb_comm *co
     fb_report_destroy(&r.report);
     FB_FREE(r.reports);
     fb_federation_destroy(&r.federation);
-    fb_device_close(&r.device);
     return status;
 }

@@ -2,6 +2,7 @@
 #include "fed/trainer.h"
 
 #include "core/mem.h"
+#include "core/range.h"
 #include "data/augment.h"
 #include "fed/volumes.h"
 #include "nn/segresnet.h"
@@ -217,6 +218,7 @@ static fb_status differentiate(fb_trainer *trainer, fb_shard *shard, int64_t num
     draw_dropout(trainer, &where, sample);
     if (!trainer->ops->on_host)
         trainer->ops->upload(trainer->ops, trainer->sees, &trainer->drawn, sizeof trainer->drawn);
+    trainer->ops->turn(trainer->ops);
     return repeat(trainer, run_sample, &trainer->sampling);
 }
 
@@ -283,6 +285,15 @@ static fb_status see_case(training *t, int64_t number, fb_rng where, uint32_t sa
     return differentiate(t->trainer, shard, number, where, sample);
 }
 
+/* Brings the next case to the device while that works on the present one. */
+static fb_status expect_case(const training *t, int64_t number)
+{
+    fb_sample unused;
+    fb_shard *shard = pooled_case(t, &number);
+    const fb_trainer *trainer = t->trainer;
+    return trainer->ops->on_host ? FB_OK : fb_volumes_get(trainer->volumes, shard, FB_SPLIT_TRAIN, number, &unused);
+}
+
 static fb_status run_epochs(training *t)
 {
     fb_status status = FB_OK;
@@ -295,6 +306,7 @@ static fb_status run_epochs(training *t)
         for (int64_t i = 0; i < t->cases; i++) {
             FB_TRY_GOTO(status, see_case(t, order[i], t->where, (uint32_t)i), done);
             FB_TRY_GOTO(status, update(t->trainer), done);
+            FB_TRY_GOTO(status, i + 1 < t->cases ? expect_case(t, order[i + 1]) : FB_OK, done);
         }
     }
 done:
@@ -381,6 +393,13 @@ done:
     return status;
 }
 
+static fb_status run_round(training *t, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments, double *loss_sum)
+{
+    begin(t->trainer, w, moments);
+    FB_TRY(dpsgd ? run_private_steps(t, dpsgd) : run_epochs(t));
+    return end(t->trainer, w, moments, loss_sum);
+}
+
 fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard_count, uint32_t hospital,
                          uint32_t round, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments, fb_train_report *report)
 {
@@ -391,9 +410,10 @@ fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard
     double loss_sum = 0.0;
     for (int s = 0; s < shard_count; s++)
         t.cases += fb_shard_cases(shards[s], FB_SPLIT_TRAIN);
-    begin(trainer, w, moments);
-    FB_TRY(dpsgd ? run_private_steps(&t, dpsgd) : run_epochs(&t));
-    FB_TRY(end(trainer, w, moments, &loss_sum));
+    fb_range_begin("train");
+    const fb_status status = run_round(&t, dpsgd, w, moments, &loss_sum);
+    fb_range_end();
+    FB_TRY(status);
     report->steps = dpsgd ? dpsgd->plan->steps : t.samples;
     report->loss_mean = loss_sum / (double)t.samples;
     return FB_OK;

@@ -18,7 +18,7 @@ struct fb_volumes {
     const fb_ops *ops; /* borrowed */
     int64_t limit_bytes, used_bytes;
     int64_t count, capacity;
-    resident *cases; /* (count) owned; the oldest first */
+    resident *cases; /* (count) owned; the one that was used longest ago first */
 };
 
 fb_status fb_volumes_create(const fb_ops *ops, int64_t limit_bytes, fb_volumes **out)
@@ -54,54 +54,62 @@ void fb_volumes_destroy(fb_volumes **volumes)
     FB_FREE(*volumes);
 }
 
-static const resident *find(const fb_volumes *volumes, const fb_shard *shard, fb_split split, int64_t index)
+/* The case, moved to the end: the one that is used last goes last. NULL: it is not here. */
+static const resident *find(fb_volumes *volumes, const fb_shard *shard, fb_split split, int64_t index)
 {
     for (int64_t i = 0; i < volumes->count; i++) {
-        const resident *r = &volumes->cases[i];
-        if (r->shard == shard && r->split == split && r->index == index)
-            return r;
+        const resident r = volumes->cases[i];
+        if (r.shard != shard || r.split != split || r.index != index)
+            continue;
+        memmove(&volumes->cases[i], &volumes->cases[i + 1], (size_t)(volumes->count - 1 - i) * sizeof r);
+        volumes->cases[volumes->count - 1] = r;
+        return &volumes->cases[volumes->count - 1];
     }
     return NULL;
 }
 
-static void make_room(fb_volumes *volumes, int64_t bytes)
-{
-    int64_t gone = 0;
-    while (gone < volumes->count && volumes->used_bytes + bytes > volumes->limit_bytes)
-        release(volumes, &volumes->cases[gone++]);
-    volumes->count -= gone;
-    if (gone > 0)
-        memmove(volumes->cases, volumes->cases + gone, (size_t)volumes->count * sizeof *volumes->cases);
-}
-
-static fb_status upload(fb_volumes *volumes, const fb_volume *volume, resident *r)
+/* Memory for `bytes`: that of the case which was used longest ago, where it has just this size, but never that of the
+ * last one, which work in progress may use. Where there is room: fresh memory. */
+static fb_status make_room(fb_volumes *volumes, int64_t image_bytes, int64_t label_bytes, const char *subject,
+                           resident *r)
 {
     const fb_ops *ops = volumes->ops;
-    const int64_t voxels = fb_volume_voxels(volume->shape);
-    const int64_t image_bytes = voxels * FB_MODALITIES * (int64_t)sizeof *volume->image;
-    FB_TRY(ops->alloc(ops, image_bytes, volume->subject, &r->image));
-    const fb_status status = ops->alloc(ops, voxels, volume->subject, &r->label);
-    if (status != FB_OK) {
-        ops->release(ops, &r->image);
-        return status;
+    r->bytes = image_bytes + label_bytes;
+    while (volumes->count > 1 && volumes->used_bytes + r->bytes > volumes->limit_bytes) {
+        resident gone = volumes->cases[0];
+        volumes->count--;
+        memmove(volumes->cases, volumes->cases + 1, (size_t)volumes->count * sizeof gone);
+        if (gone.bytes == r->bytes) {
+            r->image = gone.image;
+            r->label = gone.label;
+            return FB_OK;
+        }
+        release(volumes, &gone);
     }
-    ops->upload(ops, r->image, volume->image, image_bytes);
-    ops->upload(ops, r->label, volume->label, voxels);
-    r->bytes = image_bytes + voxels;
-    volumes->used_bytes += r->bytes;
-    return FB_OK;
+    FB_TRY(ops->alloc(ops, image_bytes, "cases", &r->image));
+    const fb_status status = ops->alloc(ops, label_bytes, "cases", &r->label);
+    if (status == FB_OK)
+        volumes->used_bytes += r->bytes;
+    else
+        ops->release(ops, &r->image);
+    ops->turn(ops); /* what comes to fresh memory waits until that was zeroed */
+    return fb_error_context(status, "%s", subject);
 }
 
 static fb_status bring(fb_volumes *volumes, resident r, const fb_volume *volume, const resident **out)
 {
-    make_room(volumes, fb_volume_voxels(volume->shape) * (FB_MODALITIES * (int64_t)sizeof(float) + 1));
+    const fb_ops *ops = volumes->ops;
+    const int64_t voxels = fb_volume_voxels(volume->shape);
+    const int64_t image_bytes = voxels * FB_MODALITIES * (int64_t)sizeof *volume->image;
     if (volumes->count == volumes->capacity) {
         const int64_t capacity = volumes->capacity ? 2 * volumes->capacity : 16;
-        FB_TRY(fb_mem_resize(&volumes->cases, capacity, sizeof *volumes->cases, "volumes on the device"));
+        FB_TRY(fb_mem_resize(&volumes->cases, capacity, sizeof *volumes->cases, "list of the cases on the device"));
         volumes->capacity = capacity;
     }
+    FB_TRY(make_room(volumes, image_bytes, voxels, volume->subject, &r));
+    ops->upload_beside(ops, r.image, volume->image, image_bytes);
+    ops->upload_beside(ops, r.label, volume->label, voxels);
     memcpy(r.shape, volume->shape, sizeof r.shape);
-    FB_TRY(upload(volumes, volume, &r));
     volumes->cases[volumes->count] = r;
     *out = &volumes->cases[volumes->count++];
     return FB_OK;

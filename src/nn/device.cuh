@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-enum { FB_BLOCK = 256, FB_BLOCKS_MAX = 528, FB_VECTOR = 8 };
+enum { FB_BLOCK = 256, FB_BLOCKS_MAX = 1056, FB_VECTOR = 8 };
 
 /* --- elements -------------------------------------------------------------------------------------- */
 
@@ -166,7 +166,7 @@ static __device__ __forceinline__ void fb_add_blocks(fb_scratch *scratch, int su
         double sum = 0.0;
         if (column < sums && segment < segments)
             for (int b = begin; b < begin + each && b < blocks; b++)
-                sum += (double)scratch->partial[(int64_t)b * sums + column];
+                sum += (double)__ldcg(&scratch->partial[(int64_t)b * sums + column]);
         run[threadIdx.x] = sum;
         __syncthreads();
         if (column < sums && segment == 0) {

@@ -11,17 +11,17 @@ static bool is_logits(const fb_conv_shape *s)
     return s->c_out == 3;
 }
 
-/* What the kernels count in 32 bits: voxels of the padded volume, weights, partial gradients. */
+/* What the kernels count in 32 bits, voxels of the volume rounded up to tiles, weights, blocks; and a grid's limits. */
 static bool is_sane(const fb_conv_shape *s)
 {
     double voxels = 1.0;
     for (int axis = 0; axis < 3; axis++) {
-        if (s->in[axis] < 1 || s->in[axis] > 1 << 20)
+        if (s->in[axis] < 1 || s->in[axis] > 1 << 16)
             return false;
         voxels *= (double)(s->in[axis] + 32);
     }
     return voxels < 0x1p31 && (s->kernel == 1 || s->kernel == 3) && (s->stride == 1 || s->stride == 2) &&
-           s->c_in >= 1 && s->c_in <= 4096 && s->c_out >= 1 && s->c_out <= 4096;
+           s->c_in >= 1 && s->c_in <= 1024 && s->c_out >= 1 && s->c_out <= 1024;
 }
 
 static bool can(const fb_conv_shape *s, fb_act_type type)
@@ -29,7 +29,8 @@ static bool can(const fb_conv_shape *s, fb_act_type type)
     if (!is_sane(s) || type == FB_ACT_F32)
         return is_sane(s) && type == FB_ACT_F32;
     if (is_logits(s))
-        return type == FB_ACT_BF16 && s->kernel == 1 && s->stride == 1 && s->c_in % 8 == 0;
+        return type == FB_ACT_BF16 && s->kernel == 1 && s->stride == 1 && s->c_in % 8 == 0 &&
+               s->in[0] * s->in[1] * s->in[2] * (s->c_in / 8) < INT32_MAX - 1024; /* threads of its kernels */
     return type == FB_ACT_BF16 && (s->c_in == 4 || s->c_in % 8 == 0) && s->c_out % 8 == 0;
 }
 
@@ -91,11 +92,11 @@ static int packed_words(const conv_packing *p)
 }
 
 /* The tap of one half of a step; -1 for none. */
-static __device__ int tap_of(const conv_packing *p, int step, int half)
+static __device__ int tap_of(const conv_packing *p, int step, int upper)
 {
     if (p->taps == 1)
-        return p->words > 1 || half == 0 ? 0 : -1;
-    return p->scattered ? conv_scatter_tap(step, half) : conv_gather_tap(step, half);
+        return p->words > 1 || upper == 0 ? 0 : -1;
+    return p->scattered ? conv_scatter_tap(step, upper) : conv_gather_tap(step, upper);
 }
 
 /* w[o, i, tap] of the product, 0 where its channels end and for no tap */
@@ -114,14 +115,14 @@ static __global__ void pack_words(conv_packing p, int count, const float *w, uns
     if (e >= count)
         return;
     int rest = e / 2;
-    const int half = e % 2, n_tile = rest % p.n_tiles;
+    const int upper = e % 2, n_tile = rest % p.n_tiles;
     rest /= p.n_tiles;
     const int lane = rest % 32;
     rest /= 32;
     const int step = rest % p.steps;
     rest /= p.steps;
     const int chunk = rest % p.chunks, block = rest / p.chunks;
-    const int tap = tap_of(&p, step, half), word = p.words > 1 ? 2 * step + half : 0;
+    const int tap = tap_of(&p, step, upper), word = p.words > 1 ? 2 * step + upper : 0;
     const int o = block * 8 * p.n_tiles + conv_column_channel(lane >> 2, n_tile, p.n_tiles);
     const int i = chunk * 8 * p.words + (lane & 3) * 2 * p.words + 2 * word;
     packed[e] = fb_pack_bf16(weight_of(&p, w, o, i, tap), weight_of(&p, w, o, i + 1, tap));

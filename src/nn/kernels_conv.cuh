@@ -63,6 +63,18 @@ static __device__ __forceinline__ int conv_column_channel(int column, int tile, 
     return (column >> 1) * 2 * n_tiles + 2 * tile + (column & 1);
 }
 
+/* Blocks of output channels are neighbours in blockIdx.x, so that they read the same voxels at about the same time.
+ * This block's number among them, and the place that they share: */
+static __device__ __forceinline__ int conv_channel_block(int blocks)
+{
+    return blocks > 1 ? (int)blockIdx.x % blocks : 0;
+}
+
+static __device__ __forceinline__ int conv_place(int blocks)
+{
+    return blocks > 1 ? (int)blockIdx.x / blocks : (int)blockIdx.x;
+}
+
 /* First element of voxel (z, y, x) */
 static __device__ __forceinline__ int64_t conv_at(const int extent[3], int channels, int z, int y, int x)
 {
@@ -90,13 +102,13 @@ template <int NT> static __device__ __forceinline__ void conv_load_step(unsigned
     conv_load_words<2 * NT>(&b[0][0], w + lane * 2 * NT);
 }
 
-/* Row `half` (0: group, 1: group + 8) of a lane's results of N n-tiles, rounded, as 2 N neighbouring channels */
-template <int N> static __device__ __forceinline__ void conv_store_row(void *to, const float acc[N][4], int half)
+/* Row group, or group + 8 (`upper`), of a lane's results of N n-tiles, rounded, as 2 N neighbouring channels */
+template <int N> static __device__ __forceinline__ void conv_store_row(void *to, const float acc[N][4], int upper)
 {
     unsigned v[N];
 #pragma unroll
     for (int j = 0; j < N; j++)
-        v[j] = fb_pack_bf16(acc[j][2 * half], acc[j][2 * half + 1]);
+        v[j] = fb_pack_bf16(acc[j][2 * upper], acc[j][2 * upper + 1]);
     if constexpr (N == 4)
         *(uint4 *)to = make_uint4(v[0], v[1], v[2], v[3]);
     else if constexpr (N == 2)
@@ -111,10 +123,10 @@ enum { CONV_PLANE_STEPS = 5, CONV_GATHER_STEPS = 3 * CONV_PLANE_STEPS, CONV_SCAT
 
 /* Forward (and backward data of stride 1): for each dz the pairs (dx 0, dx 1) of dy = 0, 1, 2; then of dx = 2 the pairs
  * (dy 0, dy 1) and (dy 1, dy 2): which of them a row of the output uses depends on its parity, see multiply_plane. */
-static constexpr __host__ __device__ int conv_gather_tap(int step, int half)
+static constexpr __host__ __device__ int conv_gather_tap(int step, int upper)
 {
     const int dz = step / CONV_PLANE_STEPS, s = step % CONV_PLANE_STEPS;
-    return dz * 9 + (s < 3 ? 3 * s + half : 3 * (s - 3 + half) + 2);
+    return dz * 9 + (s < 3 ? 3 * s + upper : 3 * (s - 3 + upper) + 2);
 }
 
 /* Backward data of stride 2: dx at 2 q + (cz, cy, cx) is a sum over the taps k that are 1 where c is 0 (from dy[q]) and
@@ -143,14 +155,14 @@ static constexpr __host__ __device__ int conv_class_step(int c)
 }
 
 /* -1: none */
-static __host__ __device__ inline int conv_scatter_tap(int step, int half)
+static __host__ __device__ inline int conv_scatter_tap(int step, int upper)
 {
     int c = 7;
     while (conv_class_step(c) > step)
         c--;
-    if (c == 0 && half == 1)
+    if (c == 0 && upper == 1)
         return -1;
-    const int at = conv_class_offset(c, 2 * (step - conv_class_step(c)) + half);
+    const int at = conv_class_offset(c, 2 * (step - conv_class_step(c)) + upper);
     int tap = 0;
     for (int bit = 4; bit > 0; bit /= 2)
         tap = 3 * tap + (!(c & bit) ? 1 : at & bit ? 0 : 2);
@@ -189,7 +201,7 @@ static __device__ __forceinline__ void conv_fill(uint4 *tile, const int extent[3
     const bool line_inside = (unsigned)px < (unsigned)extent[2] && c < channels;
     if (thread >= LINES * LINE)
         return;
-#pragma unroll 2
+#pragma unroll 1
     for (int row = thread / LINE; row < TILE::ROWS_Z * TILE::ROWS_Y; row += LINES) {
         const int pz = z0 + row / TILE::ROWS_Y, py = y0 + row % TILE::ROWS_Y;
         const bool inside = line_inside && (unsigned)pz < (unsigned)extent[0] && (unsigned)py < (unsigned)extent[1];

@@ -4,17 +4,17 @@
  * tiles are mostly padding. What they compute is what fb_ops says in op.h. Not collective.
  *
  * Two types of activations:
- *   FB_ACT_F32   float throughout, plain multiply-adds: the comparison path. Any channels.
+ *   FB_ACT_F32   float throughout, plain multiply-adds: the comparison path. Any number of channels.
  *   FB_ACT_BF16  activations and their gradients in bfloat16, weights rounded to bfloat16, products summed in float by
  *                the tensor cores, results rounded once. c_in 4 or a multiple of 8; c_out a multiple of 8, or 3 where
  *                kernel and stride are 1. With c_out 3 (the logits) y and dy are float and so are the weights: the
  *                kernels have no use for rounded ones there.
- * Gradients of weights are float, always.
+ * Gradients of weights are float, always. At most 1024 channels, 65536 voxels along an axis and about 2^31 in all.
  *
  * The same arguments give the same bits, always: nothing is added in an order that could change, and launches depend on
  * the shape alone. Every call only queues work on `stream`, so all can be captured. Pointers are device memory, aligned
- * to 16 bytes but for w and dw (4 bytes). `packed` weights belong to one shape and type; the memory for partial sums may
- * serve one convolution after the other. Both are the caller's.
+ * to 16 bytes but for w and dw (4 bytes). `packed` weights belong to one shape and type; the memory for partial sums
+ * may serve one convolution after the other. Both are the caller's.
  *
  * Errors: cudaErrorInvalidValue for a shape that the type cannot do; what a launch returns.
  */

@@ -5,7 +5,7 @@
  */
 #include "nn/kernels_conv.cuh"
 
-enum { THREADS = 128, LANES = 8 /* output channels of a thread */, RUN = 4 /* voxels of a thread, along W */ };
+enum { THREADS = 128, LANES = 8 /* output channels of a thread */, RUN = 4 /* voxels of a thread, along H */ };
 
 /* --- weights: (tap, c_in, c_out rounded up to LANES), zeros behind c_out ----------------------------------- */
 
@@ -30,11 +30,11 @@ cudaError_t conv_f32_pack(const fb_conv_shape *s, conv_direction direction, cons
 
 /* --- forward and backward data ----------------------------------------------------------------------------- */
 
-/* Coordinate that output coordinate p reads at kernel element k, or -1: stride p + k - half, or, backwards, the q with
- * stride q + k - half = p */
-template <bool BACK> static __device__ __forceinline__ int source_of(int p, int k, int half, int stride, int extent)
+/* Coordinate that output coordinate p reads at kernel element k, or -1: stride p + k - margin, or, backwards, the q
+ * with stride q + k - margin = p */
+template <bool BACK> static __device__ __forceinline__ int source_of(int p, int k, int margin, int stride, int extent)
 {
-    int q = BACK ? p - k + half : stride * p + k - half;
+    int q = BACK ? p - k + margin : stride * p + k - margin;
     if (BACK && stride == 2) {
         if (q & 1)
             return -1;
@@ -76,45 +76,57 @@ static __device__ __forceinline__ void add_tap(float acc[RUN][LANES], const floa
     }
 }
 
-/* One thread: RUN voxels of a row of y, LANES channels (blockIdx.y). */
+static __device__ __forceinline__ void store_lanes(float *to, const float acc[LANES], int first, int channels)
+{
+    if (channels % LANES == 0) {
+        float4 *vectors = (float4 *)(to + first);
+        vectors[0] = make_float4(acc[0], acc[1], acc[2], acc[3]);
+        vectors[1] = make_float4(acc[4], acc[5], acc[6], acc[7]);
+        return;
+    }
+#pragma unroll
+    for (int o = 0; o < LANES; o++)
+        if (first + o < channels)
+            to[first + o] = acc[o];
+}
+
+/* One thread: RUN voxels of a column along H, LANES channels (blockIdx.y). Neighbouring threads have neighbouring
+ * voxels along W. */
 template <int VEC, bool BACK>
 static __global__ void __launch_bounds__(THREADS)
     gather(conv_geometry g, int kernel, int stride, const float *w, const float *x, float *y)
 {
-    const int runs = conv_ceil_div(g.out[2], RUN), first = (int)blockIdx.y * LANES;
-    const int padded = conv_ceil_div(g.c_out, LANES) * LANES, half = kernel / 2;
-    const int64_t e = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (e >= (int64_t)g.out[0] * g.out[1] * runs)
+    const int runs = conv_ceil_div(g.out[1], RUN), first = (int)blockIdx.y * LANES;
+    const int padded = conv_ceil_div(g.c_out, LANES) * LANES, margin = kernel / 2;
+    const int e = (int)(blockIdx.x * THREADS + threadIdx.x);
+    if (e >= g.out[0] * runs * g.out[2])
         return;
-    const int px = (int)(e % runs) * RUN, row = (int)(e / runs), py = row % g.out[1], pz = row / g.out[1];
+    const int px = e % g.out[2], rest = e / g.out[2], py = rest % runs * RUN, pz = rest / runs;
     float acc[RUN][LANES] = {};
     for (int tap = 0; tap < kernel * kernel * kernel; tap++) {
-        const int qz = source_of<BACK>(pz, tap / (kernel * kernel), half, stride, g.in[0]);
-        const int qy = source_of<BACK>(py, tap / kernel % kernel, half, stride, g.in[1]);
-        if (qz < 0 || qy < 0)
+        const int qz = source_of<BACK>(pz, tap / (kernel * kernel), margin, stride, g.in[0]);
+        const int qx = source_of<BACK>(px, tap % kernel, margin, stride, g.in[2]);
+        if (qz < 0 || qx < 0)
             continue;
         int64_t place[RUN];
 #pragma unroll
         for (int v = 0; v < RUN; v++) {
-            const int qx = source_of<BACK>(px + v, tap % kernel, half, stride, g.in[2]);
-            place[v] = qx < 0 ? -1 : conv_at(g.in, g.c_in, qz, qy, qx);
+            const int qy = source_of<BACK>(py + v, tap / kernel % kernel, margin, stride, g.in[1]);
+            place[v] = qy < 0 ? -1 : conv_at(g.in, g.c_in, qz, qy, qx);
         }
         add_tap<VEC>(acc, x, place, w + (int64_t)tap * g.c_in * padded + first, g.c_in, padded);
     }
-    float *to = y + conv_at(g.out, g.c_out, pz, py, px) + first;
 #pragma unroll
     for (int v = 0; v < RUN; v++)
-#pragma unroll
-        for (int o = 0; o < LANES; o++)
-            if (px + v < g.out[2] && first + o < g.c_out)
-                to[(int64_t)v * g.c_out + o] = acc[v][o];
+        if (py + v < g.out[1])
+            store_lanes(y + conv_at(g.out, g.c_out, pz, py + v, px), acc[v], first, g.c_out);
 }
 
 cudaError_t conv_f32_apply(const fb_conv_shape *s, conv_direction direction, const float *packed, const float *x,
                            float *y, cudaStream_t stream)
 {
     const conv_geometry g = conv_geometry_of(s, direction);
-    const int runs = g.out[0] * g.out[1] * conv_ceil_div(g.out[2], RUN);
+    const int runs = g.out[0] * conv_ceil_div(g.out[1], RUN) * g.out[2];
     const dim3 grid((unsigned)conv_ceil_div(runs, THREADS), (unsigned)conv_ceil_div(g.c_out, LANES));
     const bool by_four = g.c_in % 4 == 0, back = direction == CONV_BWD_DATA;
     return conv_launch(by_four ? (back ? gather<4, true> : gather<4, false>)
@@ -133,8 +145,14 @@ int conv_f32_partials(const fb_conv_shape *s, int limit)
     return count < 1 ? 1 : count > 128 ? (limit < 128 ? limit : 128) : count > limit ? limit : count;
 }
 
-static __device__ __forceinline__ void load_eight(float out[LANES], const float *from, int first, int channels)
+static __device__ __forceinline__ void load_lanes(float out[LANES], const float *from, int first, int channels)
 {
+    if (channels % LANES == 0) {
+        const float4 low = __ldg((const float4 *)(from + first)), high = __ldg((const float4 *)(from + first) + 1);
+        out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
+        out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
+        return;
+    }
 #pragma unroll
     for (int c = 0; c < LANES; c++)
         out[c] = first + c < channels ? __ldg(from + first + c) : 0.0F;
@@ -146,7 +164,7 @@ static __global__ void __launch_bounds__(THREADS)
     correlate(conv_geometry g, int kernel, int stride, const float *x, const float *dy, float *partials)
 {
     FB_SHARED(float, sums, [LANES * LANES][THREADS + 1]);
-    const int tap = (int)blockIdx.y, half = kernel / 2, thread = (int)threadIdx.x;
+    const int tap = (int)blockIdx.y, margin = kernel / 2, thread = (int)threadIdx.x;
     const int i_blocks = conv_ceil_div(g.c_in, LANES);
     const int i0 = (int)blockIdx.z % i_blocks * LANES, o0 = (int)blockIdx.z / i_blocks * LANES;
     const int voxels = g.out[0] * g.out[1] * g.out[2], share = conv_ceil_div(voxels, (int)gridDim.x);
@@ -154,14 +172,14 @@ static __global__ void __launch_bounds__(THREADS)
     float acc[LANES][LANES] = {};
     for (int v = begin + thread; v < end; v += THREADS) {
         const int px = v % g.out[2], row = v / g.out[2], py = row % g.out[1], pz = row / g.out[1];
-        const int qz = source_of<false>(pz, tap / (kernel * kernel), half, stride, g.in[0]);
-        const int qy = source_of<false>(py, tap / kernel % kernel, half, stride, g.in[1]);
-        const int qx = source_of<false>(px, tap % kernel, half, stride, g.in[2]);
+        const int qz = source_of<false>(pz, tap / (kernel * kernel), margin, stride, g.in[0]);
+        const int qy = source_of<false>(py, tap / kernel % kernel, margin, stride, g.in[1]);
+        const int qx = source_of<false>(px, tap % kernel, margin, stride, g.in[2]);
         if (qz < 0 || qy < 0 || qx < 0)
             continue;
         float xv[LANES], dyv[LANES];
-        load_eight(xv, x + conv_at(g.in, g.c_in, qz, qy, qx), i0, g.c_in);
-        load_eight(dyv, dy + (int64_t)v * g.c_out, o0, g.c_out);
+        load_lanes(xv, x + conv_at(g.in, g.c_in, qz, qy, qx), i0, g.c_in);
+        load_lanes(dyv, dy + (int64_t)v * g.c_out, o0, g.c_out);
 #pragma unroll
         for (int i = 0; i < LANES; i++)
 #pragma unroll

@@ -104,22 +104,23 @@ static __device__ __forceinline__ void multiply_chunk(float acc[MZ][MY][NT][4], 
 }
 
 /* One block: (MZ WZ) x (MY WY) rows of 16 output voxels, 8 NT output channels; a warp MZ x MY rows. PLANES chunks of 8
- * input channels lie in shared memory at once. x (in, c_in), y (out, c_out), w as conv_packing says. */
-template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY, int MIN_BLOCKS>
-static __global__ void __launch_bounds__(32 * WZ * WY, MIN_BLOCKS)
-    conv3(conv_geometry g, int tiles_y, int tiles_x, const uint4 *x, const unsigned *w, __nv_bfloat16 *y)
+ * input channels lie in shared memory at once. x (in, c_in), y (out, c_out), w as conv_packing says. The bound of 4
+ * blocks keeps the compiler from 96 registers and a spill. */
+template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY>
+static __global__ void __launch_bounds__(32 * WZ * WY, PLANES == 2 && NT == 1 ? 4 : 0)
+    conv3(conv_geometry g, int blocks, const uint4 *x, const unsigned *w, __nv_bfloat16 *y)
 {
     using TILE = conv_tile<S, MZ * WZ, MY * WY>;
     FB_SHARED(uint4, tile, [PLANES * TILE::PLANE]);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int place = (int)blockIdx.x, x0 = place % tiles_x * 16;
-    const int y0 = place / tiles_x % tiles_y * MY * WY, z0 = place / tiles_x / tiles_y * MZ * WZ;
+    const int block = conv_channel_block(blocks), x0 = conv_place(blocks) * 16;
+    const int y0 = (int)blockIdx.y * MY * WY, z0 = (int)blockIdx.z * MZ * WZ;
     const int wz = warp / WY * MZ, wy = warp % WY * MY;
-    const int chunks = conv_ceil_div(g.c_in, 8);
+    const int chunks = S == 1 && PLANES == 1 ? 1 : conv_ceil_div(g.c_in, 8); /* one: see which kernel, below */
     const uint4 *mine = tile + (wz * S * TILE::ROWS_Y + wy * S) * TILE::WIDTH + lane % 16;
     const uint4 *near_row = mine + lane / 16 * TILE::column(1);
     const uint4 *far_row = mine + TILE::column(2) + lane / 16 * TILE::WIDTH;
-    const unsigned *words = w + (int64_t)blockIdx.y * chunks * CONV_GATHER_STEPS * 64 * NT;
+    const unsigned *words = w + (int64_t)block * chunks * CONV_GATHER_STEPS * 64 * NT;
     const bool works = z0 + wz < g.out[0] && y0 + wy < g.out[1];
     float acc[MZ][MY][NT][4] = {};
     for (int chunk = 0; chunk < chunks; chunk += PLANES) {
@@ -132,30 +133,31 @@ static __global__ void __launch_bounds__(32 * WZ * WY, MIN_BLOCKS)
             for (int p = 0; p < PLANES && chunk + p < chunks; p++)
                 multiply_chunk<S, NT, MZ, MY, TILE>(acc, near_row + p * TILE::PLANE, far_row + p * TILE::PLANE,
                                                     words + (chunk + p) * CONV_GATHER_STEPS * 64 * NT, lane);
-        __syncthreads();
+        if (chunk + PLANES < chunks)
+            __syncthreads();
     }
-    const int channel = (int)blockIdx.y * 8 * NT + (lane & 3) * 2 * NT;
+    const int channel = block * 8 * NT + (lane & 3) * 2 * NT;
 #pragma unroll
     for (int mz = 0; mz < MZ; mz++)
 #pragma unroll
         for (int my = 0; my < MY; my++)
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int pz = z0 + wz + mz, py = y0 + wy + my, px = x0 + lane / 4 + 8 * half;
+            for (int upper = 0; upper < 2; upper++) {
+                const int pz = z0 + wz + mz, py = y0 + wy + my, px = x0 + lane / 4 + 8 * upper;
                 if (pz < g.out[0] && py < g.out[1] && px < g.out[2] && channel < g.c_out)
-                    conv_store_row<NT>(y + conv_at(g.out, g.c_out, pz, py, px) + channel, acc[mz][my], half);
+                    conv_store_row<NT>(y + conv_at(g.out, g.c_out, pz, py, px) + channel, acc[mz][my], upper);
             }
 }
 
-template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY, int MIN_BLOCKS>
+template <int S, int PLANES, int NT, int MZ, int MY, int WZ, int WY>
 static cudaError_t launch_conv3(const conv_geometry *g, int blocks, const unsigned *w, const void *x, void *y,
                                 cudaStream_t stream)
 {
     const int tiles_z = conv_ceil_div(g->out[0], MZ * WZ), tiles_y = conv_ceil_div(g->out[1], MY * WY);
     const int tiles_x = conv_ceil_div(g->out[2], 16);
-    return conv_launch(conv3<S, PLANES, NT, MZ, MY, WZ, WY, MIN_BLOCKS>,
-                       dim3((unsigned)(tiles_z * tiles_y * tiles_x), (unsigned)blocks), 32 * WZ * WY, stream, *g,
-                       tiles_y, tiles_x, (const uint4 *)x, w, (__nv_bfloat16 *)y);
+    return conv_launch(conv3<S, PLANES, NT, MZ, MY, WZ, WY>,
+                       dim3((unsigned)(tiles_x * blocks), (unsigned)tiles_y, (unsigned)tiles_z), 32 * WZ * WY, stream,
+                       *g, blocks, (const uint4 *)x, w, (__nv_bfloat16 *)y);
 }
 
 /* --- backward data of stride 2 ----------------------------------------------------------------------------- */
@@ -221,17 +223,17 @@ enum { SCATTER_Z = 2, SCATTER_Y = 4, SCATTER_THREADS = 32 * SCATTER_Z * SCATTER_
  * g.in is dy's extent, g.out dx's. */
 template <int NT, int KERNEL>
 static __global__ void __launch_bounds__(SCATTER_THREADS)
-    scatter(conv_geometry g, int tiles_y, int tiles_x, const uint4 *dy, const unsigned *w, __nv_bfloat16 *dx)
+    scatter(conv_geometry g, int blocks, const uint4 *dy, const unsigned *w, __nv_bfloat16 *dx)
 {
     using TILE = scatter_tile<SCATTER_Z, SCATTER_Y>;
     constexpr int PLANES = 2, STEPS = KERNEL == 3 ? CONV_SCATTER_STEPS : 1;
     FB_SHARED(uint4, tile, [PLANES * TILE::PLANE]);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int place = (int)blockIdx.x, x0 = place % tiles_x * 16;
-    const int y0 = place / tiles_x % tiles_y * SCATTER_Y, z0 = place / tiles_x / tiles_y * SCATTER_Z;
+    const int block = conv_channel_block(blocks), x0 = conv_place(blocks) * 16;
+    const int y0 = (int)blockIdx.y * SCATTER_Y, z0 = (int)blockIdx.z * SCATTER_Z;
     const int wz = warp / SCATTER_Y, wy = warp % SCATTER_Y, chunks = conv_ceil_div(g.c_in, 8);
     const uint4 *mine = tile + (wz * TILE::ROWS_Y + wy) * TILE::WIDTH + lane % 16;
-    const unsigned *words = w + (int64_t)blockIdx.y * chunks * STEPS * 64 * NT;
+    const unsigned *words = w + (int64_t)block * chunks * STEPS * 64 * NT;
     float acc[8][NT][4] = {};
     for (int chunk = 0; chunk < chunks; chunk += PLANES) {
         conv_fill<TILE, PLANES, SCATTER_THREADS>(tile, g.in, g.c_in, 8 * chunk, z0, y0, x0, dy);
@@ -245,15 +247,15 @@ static __global__ void __launch_bounds__(SCATTER_THREADS)
         }
         __syncthreads();
     }
-    const int channel = (int)blockIdx.y * 8 * NT + (lane & 3) * 2 * NT;
+    const int channel = block * 8 * NT + (lane & 3) * 2 * NT;
 #pragma unroll
-    for (int half = 0; half < 2; half++)
+    for (int upper = 0; upper < 2; upper++)
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             const int pz = 2 * (z0 + wz) + (c >> 2), py = 2 * (y0 + wy) + (c >> 1 & 1);
-            const int px = 2 * (x0 + lane / 4 + 8 * half) + (c & 1);
+            const int px = 2 * (x0 + lane / 4 + 8 * upper) + (c & 1);
             if (pz < g.out[0] && py < g.out[1] && px < g.out[2] && channel < g.c_out)
-                conv_store_row<NT>(dx + conv_at(g.out, g.c_out, pz, py, px) + channel, acc[c], half);
+                conv_store_row<NT>(dx + conv_at(g.out, g.c_out, pz, py, px) + channel, acc[c], upper);
         }
 }
 
@@ -263,8 +265,9 @@ static cudaError_t launch_scatter(const conv_geometry *g, int blocks, const unsi
 {
     const int tiles_z = conv_ceil_div(g->in[0], SCATTER_Z), tiles_y = conv_ceil_div(g->in[1], SCATTER_Y);
     const int tiles_x = conv_ceil_div(g->in[2], 16);
-    return conv_launch(scatter<NT, KERNEL>, dim3((unsigned)(tiles_z * tiles_y * tiles_x), (unsigned)blocks),
-                       SCATTER_THREADS, stream, *g, tiles_y, tiles_x, (const uint4 *)dy, w, (__nv_bfloat16 *)dx);
+    return conv_launch(scatter<NT, KERNEL>,
+                       dim3((unsigned)(tiles_x * blocks), (unsigned)tiles_y, (unsigned)tiles_z), SCATTER_THREADS,
+                       stream, *g, blocks, (const uint4 *)dy, w, (__nv_bfloat16 *)dx);
 }
 
 /* --- which kernel ------------------------------------------------------------------------------------------ */
@@ -273,13 +276,13 @@ typedef cudaError_t launcher(const conv_geometry *g, int blocks, const unsigned 
                              cudaStream_t stream);
 
 /* By n-tiles: 1, 2, 4. Where the results take 64 registers of a lane, a block has 4 warps: 3 blocks share a
- * multiprocessor then. The last number is what keeps the compiler from more registers than so many blocks have. */
-static launcher *const one_chunk[] = {launch_conv3<1, 1, 1, 2, 4, 4, 2, 3>, launch_conv3<1, 1, 2, 2, 4, 2, 2, 3>,
-                                      launch_conv3<1, 1, 4, 1, 4, 4, 1, 3>};
-static launcher *const two_chunks[] = {launch_conv3<1, 2, 1, 2, 4, 2, 2, 4>, launch_conv3<1, 2, 2, 2, 4, 2, 2, 3>,
-                                       launch_conv3<1, 2, 4, 1, 4, 4, 1, 3>};
-static launcher *const stride_two[] = {launch_conv3<2, 1, 1, 1, 2, 2, 2, 6>, launch_conv3<2, 1, 2, 1, 2, 2, 2, 4>,
-                                       launch_conv3<2, 1, 4, 1, 2, 2, 2, 3>};
+ * multiprocessor then. */
+static launcher *const one_chunk[] = {launch_conv3<1, 1, 1, 2, 4, 4, 2>, launch_conv3<1, 1, 2, 2, 4, 2, 2>,
+                                      launch_conv3<1, 1, 4, 1, 4, 4, 1>};
+static launcher *const two_chunks[] = {launch_conv3<1, 2, 1, 2, 4, 2, 2>, launch_conv3<1, 2, 2, 2, 4, 2, 2>,
+                                       launch_conv3<1, 2, 4, 1, 4, 4, 1>};
+static launcher *const stride_two[] = {launch_conv3<2, 1, 1, 1, 2, 2, 2>, launch_conv3<2, 1, 2, 1, 2, 2, 2>,
+                                       launch_conv3<2, 1, 4, 1, 2, 2, 2>};
 
 cudaError_t conv_mma_apply(const fb_conv_shape *s, conv_direction direction, const unsigned *packed, const void *x,
                            void *y, cudaStream_t stream)

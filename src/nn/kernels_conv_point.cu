@@ -23,19 +23,20 @@ template <int S> static __device__ __forceinline__ int64_t input_of(const conv_g
  * conv_packing's choice. x (in, c_in), y (out, c_out) */
 template <int S, int WORDS, int NT>
 static __global__ void __launch_bounds__(32 * WARPS)
-    point(conv_geometry g, const __nv_bfloat16 *x, const unsigned *w, __nv_bfloat16 *y)
+    point(conv_geometry g, int blocks, const __nv_bfloat16 *x, const unsigned *w, __nv_bfloat16 *y)
 {
     const int lane = (int)threadIdx.x % 32, pair = lane & 3, voxels = g.out[0] * g.out[1] * g.out[2];
-    const int first = (int)blockIdx.x * BLOCK_VOXELS + (int)threadIdx.x / 32 * 16 * M_TILES + lane / 4;
+    const int block = conv_channel_block(blocks);
+    const int first = conv_place(blocks) * BLOCK_VOXELS + (int)threadIdx.x / 32 * 16 * M_TILES + lane / 4;
     const int chunks = conv_ceil_div(g.c_in, 8 * WORDS);
-    const unsigned *words = w + (int64_t)blockIdx.y * chunks * WORDS * 32 * NT;
+    const unsigned *words = w + (int64_t)block * chunks * WORDS * 32 * NT;
     const __nv_bfloat16 *from[M_TILES][2];
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int v = first + 16 * m + 8 * half;
-            from[m][half] = x + input_of<S>(&g, v < voxels ? v : 0) + pair * 2 * WORDS;
+        for (int upper = 0; upper < 2; upper++) {
+            const int v = first + 16 * m + 8 * upper;
+            from[m][upper] = x + input_of<S>(&g, v < voxels ? v : 0) + pair * 2 * WORDS;
         }
     float acc[M_TILES][NT][4] = {};
     for (int chunk = 0; chunk < chunks; chunk++) {
@@ -45,12 +46,12 @@ static __global__ void __launch_bounds__(32 * WARPS)
 #pragma unroll
         for (int m = 0; m < M_TILES; m++)
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
+            for (int upper = 0; upper < 2; upper++) {
 #pragma unroll
                 for (int k = 0; k < WORDS; k++)
-                    a[m][half][k] = 0;
-                if (inside && first + 16 * m + 8 * half < voxels)
-                    conv_load_words<WORDS>(a[m][half], (const unsigned *)(from[m][half] + channel));
+                    a[m][upper][k] = 0;
+                if (inside && first + 16 * m + 8 * upper < voxels)
+                    conv_load_words<WORDS>(a[m][upper], (const unsigned *)(from[m][upper] + channel));
             }
 #pragma unroll
         for (int step = 0; step < WORDS / 2; step++)
@@ -65,14 +66,14 @@ static __global__ void __launch_bounds__(32 * WARPS)
                     fb_mma_bf16(acc[m][j], both, b[k / 2][j]);
             }
     }
-    const int channel = (int)blockIdx.y * 8 * NT + pair * 2 * NT;
+    const int channel = block * 8 * NT + pair * 2 * NT;
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int v = first + 16 * m + 8 * half;
+        for (int upper = 0; upper < 2; upper++) {
+            const int v = first + 16 * m + 8 * upper;
             if (v < voxels && channel < g.c_out)
-                conv_store_row<NT>(y + (int64_t)v * g.c_out + channel, acc[m], half);
+                conv_store_row<NT>(y + (int64_t)v * g.c_out + channel, acc[m], upper);
         }
 }
 
@@ -81,7 +82,7 @@ static cudaError_t launch_point(const conv_geometry *g, int blocks, const unsign
                                 cudaStream_t stream)
 {
     const unsigned shares = (unsigned)conv_ceil_div(conv_voxels(g->out), BLOCK_VOXELS);
-    return conv_launch(point<S, WORDS, NT>, dim3(shares, (unsigned)blocks), 32 * WARPS, stream, *g,
+    return conv_launch(point<S, WORDS, NT>, dim3(shares * (unsigned)blocks), 32 * WARPS, stream, *g, blocks,
                        (const __nv_bfloat16 *)x, w, (__nv_bfloat16 *)y);
 }
 
@@ -151,14 +152,13 @@ static __global__ void __launch_bounds__(THREADS)
 static __global__ void __launch_bounds__(THREADS)
     logits_bwd_data(int voxels, int c_in, const float *dy, const float *w, uint4 *dx)
 {
-    const int64_t e = (int64_t)blockIdx.x * THREADS + threadIdx.x, v = e / (c_in / 8);
-    const int c = (int)(e % (c_in / 8)) * 8;
+    const int e = (int)(blockIdx.x * THREADS + threadIdx.x), v = e / (c_in / 8), c = e % (c_in / 8) * 8;
     if (v >= voxels)
         return;
     float acc[8] = {};
 #pragma unroll
     for (int o = 0; o < LOGITS; o++) {
-        const float gradient = __ldg(dy + LOGITS * v + o);
+        const float gradient = __ldg(dy + (int64_t)LOGITS * v + o);
 #pragma unroll
         for (int k = 0; k < 8; k++)
             acc[k] += gradient * __ldg(w + o * c_in + c + k);
@@ -176,6 +176,7 @@ static __global__ void __launch_bounds__(THREADS)
     const int lane = (int)threadIdx.x % 32, slice = (int)threadIdx.x / 32;
     const int c = (int)blockIdx.x % (c_in / 8) * 8, share = (int)blockIdx.x / (c_in / 8);
     float acc[8 * LOGITS] = {};
+#pragma unroll 2
     for (int64_t v = (int64_t)share * THREADS + threadIdx.x; v < voxels; v += (int64_t)shares * THREADS) {
         float value[8];
         unpack_eight(value, x + v * c_in + c);
@@ -217,7 +218,7 @@ cudaError_t conv_logits_bwd_data(const fb_conv_shape *s, const float *w, const f
 {
     const conv_geometry g = conv_geometry_of(s, CONV_FWD);
     const int voxels = conv_voxels(g.out);
-    const int64_t blocks = ((int64_t)voxels * (g.c_in / 8) + THREADS - 1) / THREADS;
+    const int blocks = conv_ceil_div(voxels * (g.c_in / 8), THREADS);
     return conv_launch(logits_bwd_data, dim3((unsigned)blocks), THREADS, stream, voxels, g.c_in, dy, w, (uint4 *)dx);
 }
 

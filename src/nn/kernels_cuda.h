@@ -30,6 +30,10 @@ typedef struct fb_cuda_queue {
 extern "C" {
 #endif
 
+/* bytes of the host's memory, which are read before the call returns, without a wait: they travel as arguments. */
+enum { FB_CUDA_STORE_BYTES_MAX = 2048 };
+void fb_cuda_store(fb_cuda_queue *queue, void *to, const void *from, int64_t bytes); /* a multiple of 4 */
+
 void fb_cuda_sample(fb_cuda_queue *queue, const fb_sample *from, const int64_t patch[3], void *x, uint8_t *target);
 void fb_cuda_norm_relu_fwd(fb_cuda_queue *queue, int64_t voxels, int64_t channels, const void *x, const float *gamma,
                            const float *beta, void *y, float *stats);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * GroupNorm with ReLU on the device, forward and backward (nn/op.h). Every thread stays with eight channels: thread t of
- * a block takes vectors t % lanes of the voxels t / lanes, t / lanes + rows and so on, lanes = channels / 8.
+ * GroupNorm with ReLU on the device, forward and backward (nn/op.h). Every thread stays with eight channels: thread t
+ * of a block takes vectors t % lanes of the voxels t / lanes, t / lanes + rows and so on, lanes = channels / 8.
  */
 #include "nn/device.cuh"
 
@@ -68,7 +68,7 @@ template <typename T> __global__ void norm_moments(layout l, const T *x, fb_scra
         }
         const double shift = d / n, variance = squares / n - shift * shift;
         stats[threadIdx.x] = (float)((double)fb_load(x + from) + shift);
-        stats[FB_NORM_GROUPS + threadIdx.x] = (float)(1.0 / sqrt((variance > 0.0 ? variance : 0.0) + 1e-5));
+        stats[FB_NORM_GROUPS + threadIdx.x] = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + 1e-5));
     }
 }
 

@@ -124,8 +124,8 @@ template <typename T> __global__ void upsample_add(extent in, int lanes, const T
     }
 }
 
-/* Input coordinate p is read by outputs 2p - 1 to 2p + 2 with weights 1/4, 3/4, 3/4, 1/4; beyond the ends stands the last
- * one, whose reading there was clamped to p. */
+/* Input coordinate p is read by outputs 2p - 1 to 2p + 2 with weights 1/4, 3/4, 3/4, 1/4; beyond the ends stands the
+ * last one, whose reading there was clamped to p. */
 template <typename T> __global__ void upsample_gradient(extent in, int lanes, const T *dy, T *dx)
 {
     const extent out = {2 * in.d, 2 * in.h, 2 * in.w};

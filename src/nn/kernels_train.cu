@@ -4,7 +4,29 @@
  */
 #include "nn/device.cuh"
 
+#include <string.h>
+
 static const double SMOOTH = 1e-5; /* nn/loss.c */
+
+/* --- small uploads --------------------------------------------------------------------------------------- */
+
+typedef struct words {
+    unsigned word[FB_CUDA_STORE_BYTES_MAX / 4];
+} words;
+
+static __global__ void store(words from, int count, unsigned *to)
+{
+    for (int i = (int)threadIdx.x; i < count; i += FB_BLOCK)
+        to[i] = from.word[i];
+}
+
+extern "C" void fb_cuda_store(fb_cuda_queue *queue, void *to, const void *from, int64_t bytes)
+{
+    words carried;
+    memset(&carried, 0, sizeof carried);
+    memcpy(&carried, from, (size_t)bytes);
+    fb_launch(queue, "store", 1, store, carried, (int)bytes / 4, (unsigned *)to);
+}
 
 /* --- sample ------------------------------------------------------------------------------------------------ */
 
@@ -32,8 +54,8 @@ static __device__ __forceinline__ float4 voxel_of(const fb_sample *from, int64_t
     return voxel < 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : ((const float4 *)from->image)[voxel];
 }
 
-/* Sums of the non-zero values of each modality, of their squares and their number: first in float about the first
- * non-zero one that a thread meets would lose the zeros' meaning, so in double. */
+/* Sums of the non-zero values of each modality, of their squares and their number; in double, since the mean is
+ * subtracted only at the end. */
 static __global__ void sample_moments(const fb_sample *from, patch_extent patch, fb_scratch *scratch)
 {
     enum { SUMS = 3 * FB_IMAGE_CHANNELS };

@@ -75,6 +75,10 @@ struct fb_ops {
     void (*copy)(const fb_ops *ops, void *to, const void *from, int64_t bytes); /* both the backend's */
     /* `from` is the caller's; it may be changed at once. */
     void (*upload)(const fb_ops *ops, void *to, const void *from, int64_t bytes);
+    /* The same for large blocks, beside the work that is queued: only what was queued before the last call of `turn` is
+     * waited for, so that no later work may use `to`. Operations queued afterwards find it filled. */
+    void (*upload_beside)(const fb_ops *ops, void *to, const void *from, int64_t bytes);
+    void (*turn)(const fb_ops *ops);
     /* Waits for all that was queued. Errors: whatever went wrong since the last download. */
     fb_status (*download)(const fb_ops *ops, void *to, const void *from, int64_t bytes);
 

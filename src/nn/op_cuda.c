@@ -27,11 +27,29 @@ typedef struct allocation {
     char subject[48];
 } allocation;
 
+/* Large uploads go through page-locked memory in two halves, one of which the device reads while the other is filled.
+ */
+enum { STAGE_BYTES = 8 << 20, STAGES = 2 };
+
+typedef struct stage {
+    void *memory;     /* owned, page-locked; NULL before the first use */
+    cudaEvent_t sent; /* owned: the device has read it */
+} stage;
+
+/* Partial sums of weight gradients: serve one convolution after the other. */
+typedef struct gradient_sums {
+    void *memory; /* owned */
+    size_t bytes;
+    int convolutions; /* that use it: the last one frees it */
+} gradient_sums;
+
 typedef struct backend {
     fb_cuda_queue queue;
+    cudaStream_t side; /* owned: uploads beside the queued work */
+    stage stages[STAGES];
+    cudaEvent_t turned, arrived; /* owned: the last turn of the queue; the last upload beside it */
     char description[256];
-    void *partial; /* of the weight gradients, owned; serves one convolution after the other */
-    size_t partial_bytes;
+    gradient_sums *sums; /* the largest; NULL without convolutions */
     int count, capacity;
     allocation *allocations; /* (count) owned: for the table that an error shows */
 } backend;
@@ -39,7 +57,8 @@ typedef struct backend {
 struct fb_conv {
     const fb_ops *ops; /* borrowed */
     fb_conv_shape shape;
-    void *packed; /* weights, owned */
+    void *packed;        /* weights, owned */
+    gradient_sums *sums; /* shared */
 };
 
 static backend *state_of(const fb_ops *ops)
@@ -216,8 +235,62 @@ static void copy(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 /* From pageable memory, which CUDA reads before the call returns. */
 static void upload(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 {
+    if (bytes <= FB_CUDA_STORE_BYTES_MAX && bytes % 4 == 0) { /* CUDA may wait for the queue before it reads */
+        fb_cuda_store(&state_of(ops)->queue, to, from, bytes);
+        return;
+    }
     note(ops, "copy to the device",
          cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, state_of(ops)->queue.stream));
+}
+
+static cudaError_t start_stages(backend *b)
+{
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; i < STAGES && error == cudaSuccess; i++) {
+        if (b->stages[i].memory)
+            continue;
+        error = cudaHostAlloc(&b->stages[i].memory, STAGE_BYTES, cudaHostAllocDefault);
+        if (error == cudaSuccess)
+            error = cudaEventRecord(b->stages[i].sent, b->side);
+    }
+    return error;
+}
+
+/* One piece, by way of a stage that the device has done with. */
+static cudaError_t send_piece(backend *b, stage *s, void *to, const void *from, size_t bytes)
+{
+    cudaError_t error = cudaEventSynchronize(s->sent);
+    if (error != cudaSuccess)
+        return error;
+    memcpy(s->memory, from, bytes);
+    error = cudaMemcpyAsync(to, s->memory, bytes, cudaMemcpyHostToDevice, b->side);
+    return error == cudaSuccess ? cudaEventRecord(s->sent, b->side) : error;
+}
+
+static cudaError_t send_pieces(backend *b, char *to, const char *from, int64_t bytes)
+{
+    cudaError_t error = cudaStreamWaitEvent(b->side, b->turned, 0);
+    for (int64_t at = 0, i = 0; at < bytes && error == cudaSuccess; at += STAGE_BYTES, i++) {
+        const int64_t rest = bytes - at, piece = rest < STAGE_BYTES ? rest : STAGE_BYTES;
+        error = send_piece(b, &b->stages[i % STAGES], to + at, from + at, (size_t)piece);
+    }
+    if (error == cudaSuccess)
+        error = cudaEventRecord(b->arrived, b->side);
+    return error == cudaSuccess ? cudaStreamWaitEvent(b->queue.stream, b->arrived, 0) : error;
+}
+
+static void upload_beside(const fb_ops *ops, void *to, const void *from, int64_t bytes)
+{
+    backend *b = state_of(ops);
+    const cudaError_t error = start_stages(b);
+    note(ops, "page-locked memory for uploads", error);
+    if (error == cudaSuccess)
+        note(ops, "copy to the device", send_pieces(b, to, from, bytes));
+}
+
+static void turn(const fb_ops *ops)
+{
+    note(ops, "cudaEventRecord", cudaEventRecord(state_of(ops)->turned, state_of(ops)->queue.stream));
 }
 
 static fb_status download(const fb_ops *ops, void *to, const void *from, int64_t bytes)
@@ -268,43 +341,70 @@ static void record_free(const fb_ops *ops, void **recording)
 
 /* --- convolutions --------------------------------------------------------------------------------------- */
 
-/* The partial sums of the largest convolution serve all. */
-static fb_status reserve_partial(const fb_ops *ops, size_t bytes)
+/* Sums for `bytes`: those of an earlier convolution where they are large enough. Smaller ones stay with the
+ * convolutions that have them, as a recording may hold their address. */
+static fb_status share_sums(const fb_ops *ops, size_t bytes, gradient_sums **out)
 {
     backend *b = state_of(ops);
-    if (bytes <= b->partial_bytes)
-        return FB_OK;
-    release(ops, &b->partial);
-    b->partial_bytes = 0;
-    FB_TRY(alloc(ops, (int64_t)bytes, "sums of weight gradients", &b->partial));
-    b->partial_bytes = bytes;
+    gradient_sums *sums = b->sums;
+    if (!sums || sums->bytes < bytes) {
+        FB_TRY(FB_ALLOC(sums, 1, "sums of weight gradients"));
+        const fb_status status = alloc(ops, (int64_t)bytes, "sums of weight gradients", &sums->memory);
+        if (status != FB_OK) {
+            FB_FREE(sums);
+            return status;
+        }
+        sums->bytes = bytes;
+        b->sums = sums;
+    }
+    sums->convolutions++;
+    *out = sums;
     return FB_OK;
+}
+
+static void leave_sums(const fb_ops *ops, gradient_sums **sums)
+{
+    backend *b = state_of(ops);
+    if (*sums && --(*sums)->convolutions == 0) {
+        if (b->sums == *sums)
+            b->sums = NULL;
+        release(ops, &(*sums)->memory);
+        FB_FREE(*sums);
+    }
+    *sums = NULL;
 }
 
 static void conv_destroy(fb_conv **conv)
 {
-    if (*conv)
+    if (*conv) {
         release((*conv)->ops, &(*conv)->packed);
+        leave_sums((*conv)->ops, &(*conv)->sums);
+    }
     FB_FREE(*conv);
+}
+
+static fb_status conv_allocate(fb_conv *conv, size_t packed_bytes)
+{
+    const fb_act_type act = state_of(conv->ops)->queue.act;
+    FB_TRY(share_sums(conv->ops, fb_cuda_conv_partial_bytes(&conv->shape, act), &conv->sums));
+    return alloc(conv->ops, (int64_t)packed_bytes, "weights of a convolution", &conv->packed);
 }
 
 static fb_status conv_create(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out)
 {
-    const fb_act_type act = state_of(ops)->queue.act;
-    const size_t packed_bytes = fb_cuda_conv_packed_bytes(shape, act);
+    const size_t packed_bytes = fb_cuda_conv_packed_bytes(shape, state_of(ops)->queue.act);
     fb_conv *conv = NULL;
     if (packed_bytes == 0)
         return FB_FAIL("convolution on the GPU: %lld x %lld x %lld voxels, channels %lld to %lld, kernel %d, stride %d "
                        "is not supported",
                        (long long)shape->in[0], (long long)shape->in[1], (long long)shape->in[2],
                        (long long)shape->c_in, (long long)shape->c_out, shape->kernel, shape->stride);
-    FB_TRY(reserve_partial(ops, fb_cuda_conv_partial_bytes(shape, act)));
     FB_TRY(FB_ALLOC(conv, 1, "convolution"));
     conv->ops = ops;
     conv->shape = *shape;
-    const fb_status status = alloc(ops, (int64_t)packed_bytes, "weights of a convolution", &conv->packed);
+    const fb_status status = conv_allocate(conv, packed_bytes);
     if (status != FB_OK)
-        FB_FREE(conv);
+        conv_destroy(&conv);
     *out = conv;
     return status;
 }
@@ -339,9 +439,9 @@ static fb_status conv_bwd_data(fb_conv *conv, const fb_act *dy, fb_act *dx)
 
 static fb_status conv_bwd_weights(fb_conv *conv, const fb_act *x, const fb_act *dy, float *dw)
 {
-    backend *b = state_of(conv->ops);
+    const fb_cuda_queue *q = &state_of(conv->ops)->queue;
     QUEUE(conv, "weight gradient",
-          fb_cuda_conv_bwd_weights(&conv->shape, b->queue.act, b->partial, x, dy, dw, b->queue.stream));
+          fb_cuda_conv_bwd_weights(&conv->shape, q->act, conv->sums->memory, x, dy, dw, q->stream));
     return FB_OK;
 }
 
@@ -444,6 +544,8 @@ static const fb_ops table = {
     .zero = zero,
     .copy = copy,
     .upload = upload,
+    .upload_beside = upload_beside,
+    .turn = turn,
     .download = download,
     .room = room,
     .record_begin = record_begin,
@@ -486,6 +588,12 @@ static fb_status start(fb_ops *ops, fb_act_type act)
     snprintf(b->description, sizeof b->description, "CUDA %d.%d, %s (sm_%d%d), %s", CUDART_VERSION / 1000,
              CUDART_VERSION % 1000 / 10, device.name, device.major, device.minor, act_name[act]);
     CUDA_TRY(cudaStreamCreateWithFlags(&b->queue.stream, cudaStreamNonBlocking));
+    CUDA_TRY(cudaStreamCreateWithFlags(&b->side, cudaStreamNonBlocking));
+    CUDA_TRY(cudaEventCreateWithFlags(&b->turned, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventCreateWithFlags(&b->arrived, cudaEventDisableTiming));
+    for (int i = 0; i < STAGES; i++)
+        CUDA_TRY(cudaEventCreateWithFlags(&b->stages[i].sent, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventRecord(b->turned, b->queue.stream));
     return alloc(ops, FB_CUDA_SCRATCH_BYTES, "partial sums", &b->queue.scratch);
 }
 
@@ -510,15 +618,28 @@ fb_status fb_ops_cuda_create(fb_act_type act, fb_ops **out)
     return status;
 }
 
+static void stop_streams(backend *b)
+{
+    const cudaEvent_t events[] = {b->turned, b->arrived, b->stages[0].sent, b->stages[1].sent};
+    const cudaStream_t streams[] = {b->queue.stream, b->side};
+    for (size_t i = 0; i < sizeof streams / sizeof streams[0]; i++)
+        if (streams[i])
+            (void)cudaStreamDestroy(streams[i]);
+    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
+        if (events[i])
+            (void)cudaEventDestroy(events[i]);
+    for (int i = 0; i < STAGES; i++)
+        if (b->stages[i].memory)
+            (void)cudaFreeHost(b->stages[i].memory);
+}
+
 void fb_ops_cuda_destroy(fb_ops **ops)
 {
     if (!*ops)
         return;
     backend *b = state_of(*ops);
-    release(*ops, &b->partial);
     release(*ops, &b->queue.scratch);
-    if (b->queue.stream)
-        (void)cudaStreamDestroy(b->queue.stream);
+    stop_streams(b);
     FB_FREE(b->allocations);
     FB_FREE(b);
     FB_FREE(*ops);

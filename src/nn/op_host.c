@@ -32,6 +32,11 @@ void fb_host_copy(const fb_ops *ops, void *to, const void *from, int64_t bytes)
     memcpy(to, from, (size_t)bytes);
 }
 
+void fb_host_turn(const fb_ops *ops)
+{
+    (void)ops;
+}
+
 fb_status fb_host_download(const fb_ops *ops, void *to, const void *from, int64_t bytes)
 {
     fb_host_copy(ops, to, from, bytes);

@@ -6,10 +6,7 @@
  */
 #pragma once
 
-#include <stdint.h>
-
-__extension__ typedef unsigned __int128 fb_wide;
-__extension__ typedef __int128 fb_signed_wide;
+#include "privacy/fixed.h"
 
 enum { FB_ALIAS_BITS = 112 };
 

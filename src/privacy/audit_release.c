@@ -7,6 +7,8 @@
 #include "privacy/laplace.h"
 #include "privacy/svt.h"
 
+_Static_assert((int)FB_AUDIT_COORDINATES_MAX <= (int)FB_NOISE_BLOCK, "the answers of a sample are draws of one block");
+
 struct fb_audit_release {
     fb_release_spec spec;
     fb_budget budget;

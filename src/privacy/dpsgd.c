@@ -11,6 +11,8 @@
  */
 #include "privacy/dpsgd.h"
 
+#include "privacy/noise_stream.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -215,11 +217,28 @@ void fb_dpsgd_add(const fb_dpsgd_plan *plan, const float *gradient, int32_t *scr
         sum[i] += scratch[i];
 }
 
+typedef struct finishing {
+    const fb_gauss *gauss;
+    double unit;
+    const int64_t *sum; /* (n) |sum| <= cases * clip < 2^62, as is the noise */
+    float *gradient;    /* (n) */
+} finishing;
+
+static void finish_block(const void *context, fb_stream *stream, int64_t block, int count)
+{
+    const finishing *f = context;
+    const int64_t *const sum = f->sum + block * FB_NOISE_BLOCK;
+    float *const gradient = f->gradient + block * FB_NOISE_BLOCK;
+    int64_t drawn[FB_NOISE_BLOCK];
+    fb_gauss_block(f->gauss, stream, block, count, drawn);
+    for (int k = 0; k < count; k++)
+        gradient[k] = (float)((double)(sum[k] + drawn[k]) * f->unit);
+}
+
 void fb_dpsgd_finish(const fb_dpsgd_plan *plan, const fb_gauss *gauss, fb_noise *noise, uint32_t attempt,
                      uint32_t round, uint32_t step, const int64_t *sum, float *gradient)
 {
     const double unit = ldexp(1.0, plan->grid_log2) / plan->batch;
     seek(noise, attempt, round, step, FB_NOISE_GRADIENT);
-    for (int64_t i = 0; i < plan->spec.n; i++) /* |sum| <= cases * clip < 2^62, as is the noise */
-        gradient[i] = (float)((double)(sum[i] + fb_gauss_draw(gauss, noise)) * unit);
+    fb_noise_for_blocks(noise, plan->spec.n, finish_block, &(finishing){gauss, unit, sum, gradient});
 }

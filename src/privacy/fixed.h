@@ -5,9 +5,14 @@
  */
 #pragma once
 
-#include "privacy/alias.h"
+#include "core/hd.h"
 
-static inline uint64_t fb_fixed_mul_high(uint64_t a, uint64_t b)
+#include <stdint.h>
+
+__extension__ typedef unsigned __int128 fb_wide;
+__extension__ typedef __int128 fb_signed_wide;
+
+FB_HD static inline uint64_t fb_fixed_mul_high(uint64_t a, uint64_t b)
 {
     return (uint64_t)((fb_wide)a * b >> 64);
 }
@@ -15,7 +20,7 @@ static inline uint64_t fb_fixed_mul_high(uint64_t a, uint64_t b)
 /* exp(-y) for y in [0, 1) in Q64, as Q63; off by less than 2^-62.
  * Horner's rule p = 1 - y / n * p over 20 terms: a step rounds by less than a unit of 2^-63, earlier ones are scaled by
  * y / n with alternating signs, and the series is cut below 1 / 21! < 2^-65. */
-static inline uint64_t fb_fixed_exp_minus(uint64_t y)
+FB_HD static inline uint64_t fb_fixed_exp_minus(uint64_t y)
 {
     const uint64_t one = UINT64_C(1) << 63;
     uint64_t p = one;

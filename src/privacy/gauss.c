@@ -40,49 +40,16 @@
 #include "privacy/gauss.h"
 
 #include "core/mem.h"
-#include "privacy/fixed.h"
+#include "privacy/alias.h"
+#include "privacy/gauss_draw.h"
 #include "privacy/laplace.h"
 #include "privacy/noise_stream.h"
-#include "privacy/tail.h"
 
 #include <math.h>
 
-enum {
-    SLOTS = 1024,
-    SLOT_BITS = 10,
-    COARSE_BITS = 10, /* of the cut, and of the number compared with it */
-    SQUEEZE_BITS = 11,
-    HEADER_BYTES = 4,
-    LOW_BITS = FB_ALIAS_BITS - COARSE_BITS, /* of the cut */
-    TIE_BYTES = 13,                         /* 104 bits */
-    DRAW_BYTES_MAX = HEADER_BYTES + TIE_BYTES + 7 + 8
-};
+enum { SLOTS = FB_GAUSS_SLOTS };
 
-static const double TAIL_BEGINS = 5.0;                    /* sigma */
-static const uint64_t EXPONENT_LIMIT = UINT64_C(1) << 40; /* of 2: what is less probable is never drawn */
-static const int64_t MAGNITUDE_LIMIT = INT64_C(1) << 62;
-
-struct fb_gauss {
-    int width_log2, offset_bytes;
-    uint64_t strips;    /* m; slot m is the tail */
-    uint64_t curvature; /* W^2 / (2 sigma^2) in Q76 */
-    uint16_t cut_high[SLOTS], other[SLOTS];
-    uint16_t sure[SLOTS]; /* the least ratio of the strip in Q11 */
-    fb_wide cut[SLOTS];
-    fb_geometric *tail;
-    uint64_t tail_rate; /* log2(e) / (2 sigma^2) = tail_rate * 2^(tail_exponent - 64), tail_rate in [2^63, 2^64) */
-    int tail_exponent;
-};
-
-/* w(x) / w(lo) in Q63 of the integer `offset` above the first of a strip. The exponent is curvature times
- * v = offset (2 lo + offset) / W^2, v < 2^11 in Q53. */
-static uint64_t find_ratio(const fb_gauss *gauss, uint64_t strip, uint64_t offset)
-{
-    const int k = gauss->width_log2, shift = 2 * k - 53;
-    const fb_wide product = (fb_wide)offset * ((strip << (k + 1)) + offset);
-    const uint64_t v = (uint64_t)(shift >= 0 ? product >> shift : product << -shift);
-    return fb_fixed_exp_minus(fb_fixed_mul_high(v, gauss->curvature) >> 1); /* Q129 -> Q65 -> Q64 */
-}
+static const double TAIL_BEGINS = 5.0; /* sigma */
 
 static void fill_tables(double sigma, fb_gauss *gauss)
 {
@@ -95,23 +62,23 @@ static void fill_tables(double sigma, fb_gauss *gauss)
     for (uint64_t i = 0; i <= tail; i++) {
         const long double z = (long double)width * (long double)i / (long double)sigma;
         share[i] = expl(-z * z / 2.0L);
-        gauss->sure[i] = (uint16_t)(find_ratio(gauss, i, width - 1) >> (63 - SQUEEZE_BITS));
+        gauss->sure[i] = (uint16_t)(fb_gauss_ratio(gauss, i, width - 1) >> (63 - FB_GAUSS_SQUEEZE_BITS));
     }
     const long double beyond = -expm1l(-(long double)tail * step / (long double)sigma); /* 1 - a */
     share[tail] = share[tail] / beyond / (long double)width;
     fb_alias_weigh(SLOTS, share, weight);
     fb_alias_build(SLOTS, weight, gauss->cut, gauss->other);
     for (int i = 0; i < SLOTS; i++)
-        gauss->cut_high[i] = (uint16_t)(gauss->cut[i] >> LOW_BITS);
+        gauss->cut_high[i] = (uint16_t)(gauss->cut[i] >> FB_GAUSS_LOW_BITS);
 }
 
-static fb_status make_tail(double sigma, fb_gauss *gauss)
+static void make_tail(double sigma, fb_gauss *gauss)
 {
     static const long double log2_e = 1.44269504088896340735992468100189214L;
     const long double square = (long double)sigma * (long double)sigma;
     const long double begin = (long double)(gauss->strips << gauss->width_log2);
     gauss->tail_rate = (uint64_t)(frexpl(log2_e / 2.0L / square, &gauss->tail_exponent) * 0x1p64L);
-    return fb_geometric_create(begin / square, &gauss->tail);
+    fb_geometric_make(begin / square, &gauss->tail);
 }
 
 fb_status fb_gauss_create(double sigma, fb_gauss **out)
@@ -126,82 +93,27 @@ fb_status fb_gauss_create(double sigma, fb_gauss **out)
     gauss->offset_bytes = (gauss->width_log2 + 7) / 8;
     gauss->strips = (uint64_t)fmax(1.0, ldexp(TAIL_BEGINS * sigma, -gauss->width_log2));
     fill_tables(sigma, gauss);
-    const fb_status status = make_tail(sigma, gauss);
+    make_tail(sigma, gauss);
     *out = gauss;
-    if (status != FB_OK)
-        fb_gauss_destroy(out);
-    return status;
+    return FB_OK;
 }
 
 void fb_gauss_destroy(fb_gauss **gauss)
 {
-    if (*gauss)
-        fb_geometric_destroy(&(*gauss)->tail);
     FB_FREE(*gauss);
-}
-
-/* The first bits of the random number equal the cut's: the others decide. */
-static int below_cut(fb_noise *noise, fb_wide cut)
-{
-    const fb_wide low = fb_noise_take(noise, 8), random = low | (fb_wide)fb_noise_take(noise, TIE_BYTES - 8) << 64;
-    return random >> (8 * TIE_BYTES - LOW_BITS) < (cut & (((fb_wide)1 << LOW_BITS) - 1));
-}
-
-static int below_ratio(const fb_gauss *gauss, uint64_t strip, uint64_t offset, uint64_t squeeze, fb_noise *noise)
-{
-    const uint64_t random = squeeze << (63 - SQUEEZE_BITS) | fb_noise_take(noise, 8) >> (SQUEEZE_BITS + 1);
-    return random < find_ratio(gauss, strip, offset);
-}
-
-/* 1 with probability exp(-y^2 / (2 sigma^2)) = 2^-x: y^2 at full width, x = product * 2^-shift in Q64. */
-static int below_square(const fb_gauss *gauss, uint64_t y, fb_noise *noise)
-{
-    fb_wide square = (fb_wide)y * y;
-    int shift = -gauss->tail_exponent - 64;
-    if (y == 0)
-        return 1;
-    for (; square >> 127 == 0; square <<= 1)
-        shift++;
-    const fb_wide product = (square >> 64) * gauss->tail_rate + fb_fixed_mul_high((uint64_t)square, gauss->tail_rate);
-    const fb_wide x = shift < 0 ? ~(fb_wide)0 : shift < 128 ? product >> shift : 0;
-    const uint64_t integer = (uint64_t)(x >> 64);
-    return integer < EXPONENT_LIMIT && fb_tail_below_power((int64_t)integer, (uint64_t)x, noise);
-}
-
-/* A magnitude of the tail; -1: all is to be drawn again. */
-static __attribute__((noinline)) int64_t draw_tail(const fb_gauss *gauss, fb_noise *noise)
-{
-    const uint64_t y = fb_geometric_draw(gauss->tail, noise);
-    const int64_t magnitude = (int64_t)((gauss->strips << gauss->width_log2) + y);
-    return below_square(gauss, y, noise) && magnitude < MAGNITUDE_LIMIT ? magnitude : -1;
 }
 
 int64_t fb_gauss_draw(const fb_gauss *gauss, fb_noise *noise)
 {
-    const uint64_t offset_mask = (UINT64_C(1) << gauss->width_log2) - 1;
-    for (;;) {
-        fb_noise_reserve(noise, DRAW_BYTES_MAX);
-        const uint64_t header = fb_noise_take(noise, HEADER_BYTES);
-        const uint64_t slot = header & (SLOTS - 1), coarse = header >> SLOT_BITS & ((1 << COARSE_BITS) - 1);
-        const uint64_t squeeze = header >> (SLOT_BITS + COARSE_BITS) & ((1 << SQUEEZE_BITS) - 1);
-        const int64_t sign = -(int64_t)(header >> 31); /* 0 or -1 */
-        const uint64_t cut_high = gauss->cut_high[slot];
-        uint64_t strip = coarse < cut_high ? slot : gauss->other[slot];
-        if (__builtin_expect(coarse == cut_high, 0) && below_cut(noise, gauss->cut[slot]))
-            strip = slot;
-        if (__builtin_expect(strip == gauss->strips, 0)) {
-            const int64_t magnitude = draw_tail(gauss, noise);
-            if (magnitude >= 0)
-                return (magnitude ^ sign) - sign;
-            continue;
-        }
-        const uint64_t offset = fb_noise_take(noise, gauss->offset_bytes) & offset_mask;
-        if (__builtin_expect(squeeze >= gauss->sure[strip], 0) && !below_ratio(gauss, strip, offset, squeeze, noise))
-            continue;
-        const int64_t magnitude = (int64_t)((strip << gauss->width_log2) + offset);
-        if (sign == 0 || magnitude != 0)
-            return (magnitude ^ sign) - sign;
-    }
+    return fb_draw_gauss(gauss, &noise->stream);
+}
+
+void fb_gauss_block(const fb_gauss *gauss, fb_stream *stream, int64_t block, int count, int64_t *x)
+{
+    const size_t bytes = (size_t)count * (FB_GAUSS_HEADER_BYTES + (size_t)gauss->offset_bytes); /* but for ties */
+    fb_stream_seek(stream, (uint64_t)block, bytes + bytes / 16);
+    for (int k = 0; k < count; k++)
+        x[k] = fb_draw_gauss(gauss, stream);
 }
 
 double fb_gauss_to_continuous(double sigma, double reach)

@@ -21,6 +21,9 @@ void fb_gauss_destroy(fb_gauss **gauss);
 /* One draw; |result| < 2^62. */
 int64_t fb_gauss_draw(const fb_gauss *gauss, fb_noise *noise);
 
+/* The first `count` draws of a block into x (count); moves the stream there. */
+void fb_gauss_block(const fb_gauss *gauss, fb_stream *stream, int64_t block, int count, int64_t *x);
+
 /* The continuous Gaussian rounded to the nearest integer gives every integer of magnitude up to `reach` sigma the
  * probability of the discrete one, up to a factor within e^+-(this) (derivation in gauss.c). */
 double fb_gauss_to_continuous(double sigma, double reach);

@@ -10,7 +10,9 @@
  */
 #pragma once
 
+#include "privacy/fixed.h"
 #include "privacy/mechanism.h"
+#include "privacy/quantise.h"
 
 #define FB_GAUSSIAN_CLIP_MIN 0x1p-20
 
@@ -19,6 +21,15 @@ int fb_gaussian_grid_log2(double clip_norm);
 /* The largest |value| before the clip of the norm: privacy.clip on the grid, at most 2^46, where 2^32 squares still fit
  * in 128 bits. */
 int64_t fb_gaussian_bound(const fb_release_spec *spec);
+
+/* What takes a change onto the grid, bounded. */
+fb_quantiser fb_gaussian_quantiser(const fb_release_spec *spec, const fb_budget *budget, int64_t steps);
+
+enum { FB_GAUSSIAN_FACTOR_BITS = 62 };
+#define FB_GAUSSIAN_WITHIN UINT64_MAX
+
+/* The factor, in units of 2^-62, by which a vector of this sum of squares is scaled; FB_GAUSSIAN_WITHIN: by none. */
+uint64_t fb_gaussian_factor(int64_t limit, fb_wide square);
 
 /* value (count) becomes a vector of L2 norm at most `limit`, 0 < limit <= 2^30. |value| <= 2^46. Returns the factor; 1:
  * it was within. */

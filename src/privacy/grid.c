@@ -17,21 +17,36 @@ int64_t fb_grid_floor(double x, int grid_log2)
     return (int64_t)scaled;
 }
 
+fb_quantiser fb_grid_quantiser(const fb_budget *budget, double clip, int64_t steps)
+{
+    const int grid_log2 = fb_grid_log2(clip);
+    return (fb_quantiser){(double)steps, ldexp(1.0, -grid_log2), ldexp(clip, -grid_log2), budget->clip_grid};
+}
+
+static void quantise(const fb_quantiser *quantiser, int64_t from, int64_t to, const float *dw, int32_t *grid,
+                     int64_t *clipped, int64_t *non_finite)
+{
+    int64_t beyond = 0, lost = 0;
+    for (int64_t i = from; i < to; i++)
+        grid[i] = (int32_t)fb_quantise(quantiser, dw[i], &beyond, &lost);
+    *clipped += beyond;
+    *non_finite += lost;
+}
+
+/* The few of an audit's update are done without OpenMP, whose regions cost system calls even with a single thread. */
 void fb_grid_quantise(const fb_budget *budget, double clip, int64_t steps, const float *dw, int32_t *grid,
                       fb_release_report *report)
 {
-    const int grid_log2 = fb_grid_log2(clip);
-    const double per_grid_step = ldexp(1.0, -grid_log2); /* a power of two: exact */
-    const double clip_steps = ldexp(clip, -grid_log2);
-    const int32_t limit = (int32_t)budget->clip_grid;
+    const fb_quantiser quantiser = fb_grid_quantiser(budget, clip, steps);
+    const int64_t n = budget->n;
     int64_t clipped = 0, non_finite = 0;
-    for (int64_t i = 0; i < budget->n; i++) {
-        const int finite = isfinite(dw[i]);
-        const double u = finite ? (double)dw[i] / (double)steps * per_grid_step : 0.0;
-        const int outside = fabs(u) > clip_steps;
-        grid[i] = outside ? (u > 0.0 ? limit : -limit) : (int32_t)u;
-        clipped += outside;
-        non_finite += !finite;
+    if (n <= FB_GRID_ALONE) {
+        quantise(&quantiser, 0, n, dw, grid, &clipped, &non_finite);
+    } else {
+#pragma omp parallel for reduction(+ : clipped, non_finite)
+        for (int64_t from = 0; from < n; from += FB_GRID_ALONE)
+            quantise(&quantiser, from, from + FB_GRID_ALONE < n ? from + FB_GRID_ALONE : n, dw, grid, &clipped,
+                     &non_finite);
     }
     report->clipped = clipped;
     report->non_finite = non_finite;

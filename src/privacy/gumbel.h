@@ -13,11 +13,16 @@
  */
 #pragma once
 
+#include "privacy/gumbel_draw.h"
 #include "privacy/noise.h"
 
 #define FB_GUMBEL_ERROR 0x1p-40
 
-enum { FB_GUMBEL_FRACTION_BITS = 40 };
-
 /* One draw in units of 2^-FB_GUMBEL_FRACTION_BITS; -2^43 < result < 2^50. */
 int64_t fb_gumbel_draw(fb_noise *noise);
+
+/* The first `count` draws of a block into x (count); moves the stream there. */
+void fb_gumbel_block(fb_stream *stream, int64_t block, int count, int64_t *x);
+
+/* Constants: what fb_draw_gumbel reads. */
+const fb_gumbel *fb_gumbel_tables(void);

@@ -25,9 +25,13 @@ void fb_laplace_destroy(fb_laplace **laplace);
 /* One draw; |result| < 2^62. */
 int64_t fb_laplace_draw(const fb_laplace *laplace, fb_noise *noise);
 
+/* The first `count` draws of a block into x (count); moves the stream there. */
+void fb_laplace_block(const fb_laplace *laplace, fb_stream *stream, int64_t block, int count, int64_t *x);
+
 typedef struct fb_geometric fb_geometric;
 
 /* P(x) = (1 - a) a^x, x >= 0, a = exp(-rate); 2^-54 <= rate < 24. Errors: memory. */
 fb_status fb_geometric_create(long double rate, fb_geometric **out) FB_MUST_USE;
+void fb_geometric_make(long double rate, fb_geometric *out); /* the same into tables that are there */
 void fb_geometric_destroy(fb_geometric **geometric);
 uint64_t fb_geometric_draw(const fb_geometric *geometric, fb_noise *noise); /* below 2^62 */

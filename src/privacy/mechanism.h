@@ -144,8 +144,9 @@ typedef struct fb_release_input {
     const uint32_t *public_index; /* (budget->count) ascending, select = public; else NULL */
     fb_noise *noise;              /* this hospital's; may be NULL without a mechanism */
     uint32_t attempt, round;
-    int64_t steps;   /* by which dw is divided */
-    const float *dw; /* (budget->n) the change over the round */
+    int64_t steps;                    /* by which dw is divided */
+    const float *dw;                  /* (budget->n) the change over the round */
+    struct fb_privacy_device *device; /* device.h, of this spec and budget; NULL: the processor */
 } fb_release_input;
 
 /* The indices of select = random, ascending, count of them, from the public stream `rng`: hospital and server derive

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/mem.h"
+#include "privacy/device.h"
 #include "privacy/exponential.h"
 #include "privacy/gauss.h"
 #include "privacy/gaussian.h"
 #include "privacy/grid.h"
 #include "privacy/laplace.h"
 #include "privacy/mechanism.h"
+#include "privacy/noise_stream.h"
 #include "privacy/select.h"
 #include "privacy/svt.h"
 
@@ -28,12 +30,16 @@ typedef struct choice {
 
 static fb_status check_finite(int64_t n, const float *dw)
 {
+    int64_t first = n; /* that is not finite */
+#pragma omp parallel for reduction(min : first) if (n > FB_GRID_ALONE)
     for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(dw[i]))
-            return FB_FAIL("update: coordinate %lld is %g, not a finite number; the training diverged: lower "
-                           "train.learning_rate",
-                           (long long)i, (double)dw[i]);
+        if (!isfinite(dw[i]) && i < first)
+            first = i;
     }
+    if (first < n)
+        return FB_FAIL("update: coordinate %lld is %g, not a finite number; the training diverged: lower "
+                       "train.learning_rate",
+                       (long long)first, (double)dw[first]);
     return FB_OK;
 }
 
@@ -60,6 +66,7 @@ static fb_status choose_largest(const task *t, const int32_t *grid, uint32_t *in
 {
     float *magnitude = NULL; /* (n) exact: |grid| < 2^20 */
     FB_TRY(FB_ALLOC_RAW(magnitude, t->budget->n, "magnitudes"));
+#pragma omp parallel for if (t->budget->n > FB_GRID_ALONE)
     for (int64_t i = 0; i < t->budget->n; i++)
         magnitude[i] = grid ? (float)grid[i] : isfinite(t->in->dw[i]) ? t->in->dw[i] : 0.0f;
     const fb_status status = fb_select_topk(t->budget->n, magnitude, t->budget->count, index);
@@ -142,12 +149,15 @@ static fb_status release_exact(const task *t, fb_update *out, fb_release_report 
     FB_TRY(check_finite(t->budget->n, t->in->dw));
     FB_TRY(reserve_choice(t, FB_VALUES_F32, NULL, out, report));
     const float limit = (float)(t->spec->clip * (double)t->in->steps); /* infinity: no clip */
+    int64_t clipped = 0;
+#pragma omp parallel for reduction(+ : clipped) if (out->count > FB_GRID_ALONE)
     for (int64_t k = 0; k < out->count; k++) {
         const float value = t->in->dw[coordinate(out, k)];
         const int outside = fabsf(value) > limit;
         out->f32[k] = outside ? copysignf(limit, value) : value;
-        report->clipped += outside;
+        clipped += outside;
     }
+    report->clipped = clipped;
     return FB_OK;
 }
 
@@ -156,24 +166,39 @@ static int64_t clamp(int64_t value, int64_t limit)
     return value > limit ? limit : value < -limit ? -limit : value;
 }
 
+typedef struct noising {
+    fb_laplace *laplace; /* of the two samplers one is NULL */
+    fb_gauss *gauss;
+    int64_t limit;
+    int64_t *value; /* (count) gets noise and is clipped to +-limit */
+} noising;
+
+static void noise_block(const void *context, fb_stream *stream, int64_t block, int count)
+{
+    const noising *n = context;
+    int64_t *const value = n->value + block * FB_NOISE_BLOCK;
+    int64_t drawn[FB_NOISE_BLOCK];
+    if (n->laplace)
+        fb_laplace_block(n->laplace, stream, block, count, drawn);
+    else
+        fb_gauss_block(n->gauss, stream, block, count, drawn);
+    for (int k = 0; k < count; k++)
+        value[k] = clamp(value[k] + drawn[k], n->limit);
+}
+
 /* value (count) gets fresh noise from the address and is clipped to +-limit. |value| < 2^62, limit <= 2^62. */
 static fb_status add_noise(fb_mechanism mechanism, double scale, fb_noise *noise, const fb_noise_address *address,
                            int64_t limit, int64_t count, int64_t *value)
 {
-    fb_laplace *laplace = NULL;
-    fb_gauss *gauss = NULL;
+    noising n = {.limit = limit, .value = value};
+    if (mechanism == FB_MECHANISM_LAPLACE)
+        FB_TRY(fb_laplace_create(scale, &n.laplace));
+    else
+        FB_TRY(fb_gauss_create(scale, &n.gauss));
     fb_noise_seek(noise, address);
-    if (mechanism == FB_MECHANISM_LAPLACE) {
-        FB_TRY(fb_laplace_create(scale, &laplace));
-        for (int64_t k = 0; k < count; k++)
-            value[k] = clamp(value[k] + fb_laplace_draw(laplace, noise), limit);
-    } else {
-        FB_TRY(fb_gauss_create(scale, &gauss));
-        for (int64_t k = 0; k < count; k++)
-            value[k] = clamp(value[k] + fb_gauss_draw(gauss, noise), limit);
-    }
-    fb_laplace_destroy(&laplace);
-    fb_gauss_destroy(&gauss);
+    fb_noise_for_blocks(noise, count, noise_block, &n);
+    fb_laplace_destroy(&n.laplace);
+    fb_gauss_destroy(&n.gauss);
     return FB_OK;
 }
 
@@ -185,6 +210,16 @@ static int64_t unclipped(const task *t, int64_t i)
     return (int64_t)fmax(-0x1p46, fmin(0x1p46, u));
 }
 
+static void copy_values(const task *t, const int32_t *grid, const fb_update *out)
+{
+    const int published = t->spec->select == FB_SELECT_SVT_AS_PUBLISHED;
+#pragma omp for nowait
+    for (int64_t k = 0; k < out->count; k++) {
+        const int64_t i = coordinate(out, k);
+        out->grid[k] = published ? unclipped(t, i) : grid[i];
+    }
+}
+
 /* The chosen values on the grid of the answers, bounded as the noise needs it (as published: not). */
 static void fill_values(const task *t, const int32_t *grid, fb_update *out, fb_release_report *report)
 {
@@ -194,10 +229,11 @@ static void fill_values(const task *t, const int32_t *grid, fb_update *out, fb_r
         report->clipped = grid ? report->clipped : clipped; /* the grid has counted all coordinates */
         return;
     }
-    const int published = t->spec->select == FB_SELECT_SVT_AS_PUBLISHED;
-    for (int64_t k = 0; k < out->count; k++) {
-        const int64_t i = coordinate(out, k);
-        out->grid[k] = published ? unclipped(t, i) : grid[i];
+    if (out->count <= FB_GRID_ALONE) {
+        copy_values(t, grid, out);
+    } else {
+#pragma omp parallel
+        copy_values(t, grid, out);
     }
 }
 
@@ -216,11 +252,25 @@ static fb_status add_answer_noise(const task *t, fb_update *out)
                      again ? limit : MESSAGE_LIMIT, out->count, out->grid);
 }
 
+static void add_non_finite(int64_t n, const float *dw, int64_t *count)
+{
+    int64_t part = 0;
+#pragma omp for nowait
+    for (int64_t i = 0; i < n; i++)
+        part += !isfinite(dw[i]);
+#pragma omp atomic
+    *count += part;
+}
+
 static int64_t count_non_finite(int64_t n, const float *dw)
 {
     int64_t count = 0;
-    for (int64_t i = 0; i < n; i++)
-        count += !isfinite(dw[i]);
+    if (n <= FB_GRID_ALONE) {
+        add_non_finite(n, dw, &count);
+    } else {
+#pragma omp parallel
+        add_non_finite(n, dw, &count);
+    }
     return count;
 }
 
@@ -250,6 +300,12 @@ fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const
     const task t = {spec, budget, in};
     FB_ASSERT(in->steps > 0 && budget->count <= budget->n);
     *report = (fb_release_report){.norm_scale = 1.0};
+    if (in->device) {
+        int done = 0;
+        FB_TRY(fb_privacy_device_release(in->device, spec, budget, in, out, report, &done));
+        if (done)
+            return FB_OK;
+    }
     if (spec->mechanism == FB_MECHANISM_NONE || spec->mechanism == FB_MECHANISM_DPSGD)
         return release_exact(&t, out, report);
     return release_noised(&t, out, report);

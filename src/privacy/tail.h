@@ -11,22 +11,13 @@
 #pragma once
 
 #include "privacy/noise.h"
+#include "privacy/tail_draw.h"
 
 /* The error of a probability e^-x, x = `exponent`. */
 static inline double fb_tail_rounding(double exponent)
 {
     return 0x1p-53 * (1.0 + exponent / 1000.0);
 }
-
-enum { FB_TAIL_CELLS = 256 };
-
-/* The tables of one scale; initialised by fb_tail_of, nothing to destroy. */
-typedef struct fb_tail {
-    uint64_t rate; /* log2(e) / scale = rate * 2^-(64 + rate_shift), rate in [2^63, 2^64) */
-    int rate_shift;
-    uint64_t normaliser;                /* 1 / (1 + exp(-1/scale)) in Q64 */
-    uint16_t coarse[FB_TAIL_CELLS + 1]; /* 2^(-i/256) * normaliser in Q16, rounded down */
-} fb_tail;
 
 fb_tail fb_tail_of(double scale); /* of the noise in grid steps, in (0, 2^56] */
 

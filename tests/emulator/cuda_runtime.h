@@ -5,8 +5,9 @@
  * and what they compute, and how they handle memory, streams and barriers, is tested (and sanitized) without a GPU.
  *
  * What it is strict about, beyond a GPU:
- *   - Device memory cannot be touched by the host: such an access is a segmentation fault. Every allocation ends at a
- *     page that nobody can touch, and starts with bytes that are NaN as bfloat16, float and double.
+ *   - Device memory cannot be touched by the host: such an access is a segmentation fault. A kernel that is given the
+ *     address of host memory ends the program. Every allocation ends at a page that nobody can touch, and starts with
+ *     bytes that are NaN as bfloat16, float and double.
  *   - Work on a stream begins only when somebody waits for it, so that a host buffer that changes too early shows.
  *   - The threads of a block run in an order that changes from barrier to barrier, so that a missing barrier shows;
  *     shared memory starts as NaN for every block. A barrier that not all threads reach ends the program.
@@ -95,7 +96,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 /* For tests. */
 int64_t fb_emulator_live_blocks(void);          /* device allocations not yet freed */
 void fb_emulator_limit(int64_t bytes);          /* of device memory in use; the default is 4 GiB */
-void fb_emulator_fail_after(int64_t calls);     /* the call after so many fails once; negative: none */
+int64_t fb_emulator_fail_after(int64_t calls);  /* the call after so many fails once; negative: none. Returns how many
+                                                 * were still to come before the last one that was chosen. */
 int64_t fb_emulator_launches(void);             /* kernels queued so far, those of replayed graphs included */
 int64_t fb_emulator_conflicts(void);            /* matrices of fb_load_*, so far, of which two rows share banks */
 
@@ -208,6 +210,12 @@ template <typename T> T atomicAdd(T *place, T value)
     *place = before + value;
     return before;
 }
+template <typename T> T atomicMin(T *place, T value)
+{
+    const T before = *place;
+    *place = value < before ? value : before;
+    return before;
+}
 static inline void __threadfence(void) {}
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 {
@@ -223,6 +231,7 @@ static inline float __uint_as_float(unsigned bits)
     return value;
 }
 template <typename T> T __ldg(const T *place) { return *place; }
+template <typename T> T __ldcg(const T *place) { return *place; }
 
 /* --- launches --- */
 
@@ -236,10 +245,16 @@ struct cudaLaunchConfig_t {
 };
 cudaError_t fb_emulator_launch(dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> thread);
 
+/* Pointers that a kernel gets must be the device's, or nullptr; what lies in structures is not looked at. */
+void fb_emulator_check_argument(const void *memory);
+template <typename T> void fb_emulator_check(const T &) {}
+template <typename T> void fb_emulator_check(T *memory) { fb_emulator_check_argument(memory); }
+
 template <typename... Expected, typename... Actual>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(Expected...), Actual &&...arguments)
 {
     std::tuple<Expected...> kept(static_cast<Expected>(arguments)...);
+    (fb_emulator_check(static_cast<Expected>(arguments)), ...);
     return fb_emulator_launch(config->gridDim, config->blockDim, config->stream,
                               [kernel, kept]() { std::apply(kernel, kept); });
 }

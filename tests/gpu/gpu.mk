@@ -4,7 +4,8 @@
 # nvcc and runtime. No MPI, HDF5, oneDNN, libsodium; cmocka and Random123 are stood in for (tests/gpu/standin).
 #   make gpu-check   make gpu-bench   from the top folder (tests/gpu/README.md)
 # Variables: BUILD, CC, CXX, NVCC or CUDA_HOME, NVCC_GENCODE, MARCH; EMULATED=1 builds for the emulated GPU of the tests.
-# The programs need no library but the C library's, so that they can be built elsewhere and carried to the GPU.
+# The programs need no library but the C library's, so that they can be built elsewhere and carried to the GPU: make
+# gpu-carry does, and adds the tests that need all of FedBraTS, with their libraries, in build/carry.
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -26,19 +27,23 @@ endif
 # The operations (reference and GPU), the network, and what they stand on.
 SRC := $(addprefix src/core/,mem.c status.c timer.c rng.c) $(addprefix src/data/,augment.c volume.c) \
        $(addprefix src/nn/,op_ref.c op_host.c pointwise.c loss.c optim.c params.c segresnet.c segresnet_build.c) \
-       $(wildcard src/nn/*_cuda.c)
+       $(wildcard src/nn/*_cuda.c) src/core/range_cuda$(if $(EMULATED)$(wildcard $(CUDA_INCLUDE)/nvtx3/nvToolsExt.h),,_none).c
 KERNELS := $(wildcard src/nn/*.cu)
 LIB := $(BUILD)/libgpu.a
-LIB_OBJ := $(SRC:%.c=$(BUILD)/%.o) $(KERNELS:%=$(BUILD)/%.o) $(if $(EMULATED),$(BUILD)/tests/emulator/emulator.o)
+LIB_OBJ := $(SRC:%.c=$(BUILD)/%.o) $(KERNELS:%=$(BUILD)/%.o) \
+           $(if $(EMULATED),$(patsubst %.cc,$(BUILD)/%.o,$(wildcard tests/emulator/*.cc)))
 BENCH_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/gpu/bench_*.c)) $(BUILD)/tests/gpu/bench_device.cu.o
-# Tests that need the emulated GPU have no place here; NOT_HERE: further ones.
-NOT_HERE ?=
-TEST_SRC := $(filter-out tests/test_emulated_cuda.c $(NOT_HERE),$(wildcard tests/test_*_cuda.c))
+# ONLY_EMULATED: tests that call the emulated GPU, not only where it is there. CARRIED are those that need all of FedBraTS and its libraries: make
+# gpu-carry builds them, and the rest, elsewhere.
+ONLY_EMULATED := $(shell grep -L weak $$(grep -l 'fb_emulator_\|"emulator/' tests/test_*_cuda.c))
+CARRIED_SRC := $(shell grep -lE '"(privacy|fed|io|comm)/|"(golden_check|hospital)\.h"' tests/test_*_cuda.c)
+TEST_SRC := $(filter-out $(ONLY_EMULATED) $(CARRIED_SRC),$(wildcard tests/test_*_cuda.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/%,$(TEST_SRC))
+CARRIED := $(patsubst tests/%.c,%,$(filter-out $(ONLY_EMULATED),$(CARRIED_SRC)))
 PROGRAMS := $(BUILD)/bench_gpu $(BUILD)/compare_torch
 OBJ := $(LIB_OBJ) $(BENCH_OBJ) $(BUILD)/tests/gpu/compare_torch.o $(TEST_SRC:%.c=$(BUILD)/%.o)
 
-.PHONY: all programs check bench
+.PHONY: all programs check bench carried
 all: $(PROGRAMS) $(TESTS)
 programs: $(PROGRAMS)
 
@@ -46,7 +51,11 @@ programs: $(PROGRAMS)
 in_parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 check:
 	+@$(MAKE) --no-print-directory -k $(in_parallel) -f tests/gpu/gpu.mk all || true
-	@NVCC='$(NVCC)' tests/gpu/check.sh $(BUILD) $(notdir $(TESTS))
+	@NVCC='$(NVCC)' GPU_CARRIED='$(CARRIED)' tests/gpu/check.sh $(BUILD) $(notdir $(TESTS)) $(CARRIED)
+	@$(if $(ONLY_EMULATED),echo 'On the emulated GPU only, by make check: $(ONLY_EMULATED:tests/%.c=%)')
+
+carried:
+	@echo $(CARRIED)
 
 bench:
 	+@$(MAKE) --no-print-directory $(in_parallel) -f tests/gpu/gpu.mk programs
@@ -79,7 +88,7 @@ $(BUILD)/%.cu.o: %.cu
 	@echo '  NVCC $<'
 	@$(compile_device)
 
-$(BUILD)/tests/emulator/emulator.o: tests/emulator/emulator.cc
+$(BUILD)/tests/emulator/%.o: tests/emulator/%.cc
 	@mkdir -p $(@D)
 	@$(compile_device)
 
