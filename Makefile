@@ -199,18 +199,19 @@ gpu-carry: deps
 	+$(Q)$(MAKE) --no-print-directory -f tests/gpu/gpu.mk
 	+$(Q)$(MAKE) --no-print-directory _gpu_carry CUDA=1 MARCH=$(DIST_MARCH) BUILDDIR=build/gpu-all BINDIR=build/gpu-all/bin
 
-CARRIED := $(patsubst %,build/carry/%,$(shell $(MAKE) -s --no-print-directory -f tests/gpu/gpu.mk EMULATED=1 carried))
+CARRIED := $(patsubst %,build/carry/%,$(filter-out $(CUDNN_OTHER:tests/%.c=%),\
+           $(shell $(MAKE) -s --no-print-directory -f tests/gpu/gpu.mk EMULATED=1 carried)))
 _gpu_carry: $(CARRIED)
 	$(Q)mkdir -p build/carry/lib
-	$(Q)ldd $^ | awk '$$2 == "=>" && $$1 !~ /^lib(c|m|dl|rt|pthread|resolv)\.so/ { print $$3 }' | sort -u | \
+	$(Q)ldd $^ | awk '$$2 == "=>" && $$1 !~ /^lib(c|m|dl|rt|pthread|resolv)\.so|^lib(cu|nv)/ { print $$3 }' | sort -u | \
 	    xargs cp -u -t build/carry/lib
 	$(Q)cp -u build/gpu/bench_gpu build/gpu/compare_torch build/gpu/test_*_cuda build/carry
 	$(Q)strip -g build/carry/bench_gpu build/carry/compare_torch build/carry/test_*_cuda
 
-$(BUILDDIR)/carried/%.o: extra = $(CUDA_CFLAGS) -Itests
+$(BUILDDIR)/carried/%.o: extra = $(CUDA_CFLAGS) $(CUDNN_CFLAGS) -Itests
 $(BUILDDIR)/carried/%.o: %.c $(FLAGS) | $(PROBE)
 	$(compile)
-$(CARRIED): extra_libs = $(CMOCKA_LIBS) -Wl,--as-needed
+$(CARRIED): extra_libs = $(CMOCKA_LIBS) -Wl,--as-needed $(if $(CUDNN_OTHER),,$(CUDNN_LIBS))
 $(CARRIED): build/carry/%: $(BUILDDIR)/carried/tests/%.o $(LIB) $(CUDA_LIB)
 	$(link)
 

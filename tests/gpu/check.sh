@@ -16,7 +16,7 @@ sanitizer=${SANITIZER-compute-sanitizer}
 logs=$build/logs
 export CMOCKA_MESSAGE_OUTPUT=TAP
 mkdir -p "$logs" || exit 1
-[ $# != 0 ] || set -- $(cd "$build" && echo test_*_cuda)
+[ $# != 0 ] || set -- $(cd "$build" && ls -d test_*_cuda test_*_gpu 2> /dev/null)
 passed=0 failed=0 skipped=0 lines=''
 
 note()
@@ -118,14 +118,28 @@ if ! device=$("$build/bench_gpu" --probe 2>&1); then
 fi
 driver=$(nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader 2> /dev/null | head -n 1)
 echo "gpu-check: $device${driver:+; nvidia-smi: $driver}"
+# cuDNN is PyTorch's, where there is no other.
+cudnn=$("$python" -c 'import nvidia.cudnn; print(list(nvidia.cudnn.__path__)[0] + "/lib")' 2> /dev/null)
+path=${cudnn:+:$cudnn}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# run_in FOLDER TEST: with the libraries that were carried along
+run_in()
+{
+    local path=$1/lib$path missing
+    missing=$(LD_LIBRARY_PATH=$path ldd "$1/$2" 2> /dev/null | awk '/not found/ { print $1 }' | tr '\n' ' ')
+    if [ -n "$missing" ]; then
+        skip "$2" "no ${missing% }"
+    else
+        run "$2" 240 env LD_LIBRARY_PATH="$path" "$1/$2"
+    fi
+}
 for test in "$@"; do
     if [ -x "$build/$test" ]; then
-        run "$test" 240 env LD_LIBRARY_PATH="$build/lib" "$build/$test"
+        run_in "$build" "$test"
     elif [[ " ${GPU_CARRIED:-} " != *" $test "* ]]; then
         failed=$((failed + 1))
         note "$test: FAILED: it was not built"
     elif [ -x "build/carry/$test" ]; then
-        run "$test" 240 env LD_LIBRARY_PATH=build/carry/lib "build/carry/$test"
+        run_in build/carry "$test"
     else
         skip "$test" 'needs all of FedBraTS: build it elsewhere with make gpu-carry, and bring build/carry here'
     fi

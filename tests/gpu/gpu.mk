@@ -39,7 +39,7 @@ ONLY_EMULATED := $(shell grep -L weak $$(grep -l 'fb_emulator_\|"emulator/' test
 CARRIED_SRC := $(shell grep -lE '"(privacy|fed|io|comm)/|"(golden_check|hospital)\.h"' tests/test_*_cuda.c)
 TEST_SRC := $(filter-out $(ONLY_EMULATED) $(CARRIED_SRC),$(wildcard tests/test_*_cuda.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/%,$(TEST_SRC))
-CARRIED := $(patsubst tests/%.c,%,$(filter-out $(ONLY_EMULATED),$(CARRIED_SRC)))
+CARRIED := $(patsubst tests/%.c,%,$(filter-out $(ONLY_EMULATED),$(CARRIED_SRC)) $(wildcard tests/test_conv_cudnn_gpu.c))
 PROGRAMS := $(BUILD)/bench_gpu $(BUILD)/compare_torch
 OBJ := $(LIB_OBJ) $(BENCH_OBJ) $(BUILD)/tests/gpu/compare_torch.o $(TEST_SRC:%.c=$(BUILD)/%.o)
 
@@ -51,8 +51,8 @@ programs: $(PROGRAMS)
 in_parallel = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 check:
 	+@$(MAKE) --no-print-directory -k $(in_parallel) -f tests/gpu/gpu.mk all || true
-	@NVCC='$(NVCC)' GPU_CARRIED='$(CARRIED)' tests/gpu/check.sh $(BUILD) $(notdir $(TESTS)) $(CARRIED)
-	@$(if $(ONLY_EMULATED),echo 'On the emulated GPU only, by make check: $(ONLY_EMULATED:tests/%.c=%)')
+	@echo 'for the emulated GPU only (make check): $(ONLY_EMULATED:tests/%.c=%)'
+	@NVCC='$(NVCC)' GPU_CARRIED='$(CARRIED)' tests/gpu/check.sh $(BUILD) $(notdir $(TESTS)) $(if $(EMULATED),,$(CARRIED))
 
 carried:
 	@echo $(CARRIED)
