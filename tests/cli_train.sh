@@ -90,6 +90,8 @@ refused "participation in another mode" 2 "run.mode" train $shards $out --run.mo
 refused "patch larger than a case" 2 "data.patch" train $shards $out --data.patch=48x16x16
 refused "missing key file" 1 "$dir/key" train $shards $out --privacy.key="$dir/key" --privacy.mechanism=laplace \
     --privacy.clip=1e-3
+refused "divergence in centralised training" 1 "parameter 0 became" train $shards $out --run.mode=centralised \
+    --train.optimizer=sgd --train.learning_rate=10 --train.weight_decay=1 --federation.rounds=30 --eval.on=none
 refused "missing initial model" 1 "$dir/none" train $shards $out --train.init_from="$dir/none"
 head -c 1000 "$dir/run/model.safetensors" > "$dir/cut.safetensors"
 refused "truncated initial model" 1 "cut.safetensors" train $shards $out --train.init_from="$dir/cut.safetensors"

@@ -37,7 +37,12 @@ static fb_status use_gpu(const fb_config *config, const fb_comm *comm, int count
     char host[64] = "";
     if (config->run_ops == FB_OPS_REF)
         return FB_USAGE("run.ops = ref is for the CPU; choose run.device = cpu too");
-    FB_TRY(fb_cuda_use(number, &found));
+    FB_TRY(fb_error_context(fb_cuda_use(number, &found),
+                            "GPU %d, for local rank %d (where a GPU is in exclusive mode it serves one rank only)",
+                            number, fb_comm_local_rank(comm)));
+    if (found.major < 8)
+        return FB_USAGE("GPU %d, %s, has compute capability %d.%d; 8.0 is needed: choose run.device = cpu", number,
+                        found.name, found.major, found.minor);
     FB_TRY(fb_ops_cuda_create(act, &device->cuda));
     device->ops = device->cuda;
     (void)gethostname(host, sizeof host - 1); /* only shown */

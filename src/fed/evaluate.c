@@ -157,7 +157,8 @@ static fb_status slide(fb_evaluator *e, const float *w, const int64_t padded[3])
         for (int axis = 0; axis < 3; axis++)
             start[axis] = fb_window_start(padded[axis], e->window[axis], e->overlap, index[axis]);
         ops->take_window(ops, e->image.data, padded, start, e->window, e->x.data);
-        FB_TRY(fb_segresnet_forward(e->net, w, e->x.data, NULL, e->logits.data));
+        FB_TRY(i == 0 ? fb_segresnet_forward(e->net, w, e->x.data, NULL, e->logits.data)
+                      : fb_segresnet_forward_again(e->net, e->x.data, NULL, e->logits.data));
         ops->add_window(ops, e->logits.data, padded, start, e->window, e->sum.data);
     }
     return FB_OK;

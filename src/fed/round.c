@@ -299,6 +299,16 @@ static fb_status federated_round(fb_federation *federation, uint32_t round)
 /* --- the baselines --- */
 
 /* The pooled shards on rank 0; its figures are reported under the first hospital. */
+/* ReLU turns what is no number into 0, so that a loss can look well when the model does not. */
+static fb_status check_model(const fb_federation *federation)
+{
+    for (int64_t i = 0; i < federation->params->count; i++)
+        if (!isfinite(federation->w[i]))
+            return FB_FAIL("parameter %lld became %g: the training diverged; lower train.learning_rate", (long long)i,
+                           (double)federation->w[i]);
+    return FB_OK;
+}
+
 static fb_status train_pooled(fb_federation *federation, uint32_t round)
 {
     fb_shard **shards = NULL;
@@ -308,10 +318,12 @@ static fb_status train_pooled(fb_federation *federation, uint32_t round)
     FB_TRY(FB_ALLOC(shards, federation->hospital_count, "pooled shards"));
     for (int h = 0; h < federation->hospital_count; h++)
         shards[h] = federation->hospitals[h].shard;
-    const fb_status status =
+    fb_status status =
         fb_trainer_run(federation->trainer, shards, federation->hospital_count, (uint32_t)federation->hospital_count,
                        round, NULL, federation->w, &federation->moments, &trained);
     FB_FREE(shards);
+    if (status == FB_OK)
+        status = check_model(federation);
     report->participated = 1;
     report->steps = trained.steps;
     report->train_loss = trained.loss_mean;

@@ -30,7 +30,7 @@ fb_status fb_volumes_create(const fb_ops *ops, int64_t limit_bytes, fb_volumes *
     if (ops->room && limit_bytes == 0) {
         int64_t free_bytes = 0, total_bytes = 0;
         ops->room(ops, &free_bytes, &total_bytes);
-        volumes->limit_bytes = total_bytes / 2;
+        volumes->limit_bytes = free_bytes / 2;
     }
     *out = volumes;
     return FB_OK;
@@ -68,6 +68,29 @@ static const resident *find(fb_volumes *volumes, const fb_shard *shard, fb_split
     return NULL;
 }
 
+static resident take_first(fb_volumes *volumes)
+{
+    const resident gone = volumes->cases[0];
+    volumes->count--;
+    memmove(volumes->cases, volumes->cases + 1, (size_t)volumes->count * sizeof gone);
+    return gone;
+}
+
+static void drop_first(fb_volumes *volumes)
+{
+    resident gone = take_first(volumes);
+    release(volumes, &gone);
+}
+
+static fb_status allocate(const fb_ops *ops, int64_t image_bytes, int64_t label_bytes, resident *r)
+{
+    FB_TRY(ops->alloc(ops, image_bytes, "cases", &r->image));
+    const fb_status status = ops->alloc(ops, label_bytes, "cases", &r->label);
+    if (status != FB_OK)
+        ops->release(ops, &r->image);
+    return status;
+}
+
 /* Memory for `bytes`: that of the case which was used longest ago, where it has just this size, but never that of the
  * last one, which work in progress may use. Where there is room: fresh memory. */
 static fb_status make_room(fb_volumes *volumes, int64_t image_bytes, int64_t label_bytes, const char *subject,
@@ -76,9 +99,7 @@ static fb_status make_room(fb_volumes *volumes, int64_t image_bytes, int64_t lab
     const fb_ops *ops = volumes->ops;
     r->bytes = image_bytes + label_bytes;
     while (volumes->count > 1 && volumes->used_bytes + r->bytes > volumes->limit_bytes) {
-        resident gone = volumes->cases[0];
-        volumes->count--;
-        memmove(volumes->cases, volumes->cases + 1, (size_t)volumes->count * sizeof gone);
+        resident gone = take_first(volumes);
         if (gone.bytes == r->bytes) {
             r->image = gone.image;
             r->label = gone.label;
@@ -86,12 +107,14 @@ static fb_status make_room(fb_volumes *volumes, int64_t image_bytes, int64_t lab
         }
         release(volumes, &gone);
     }
-    FB_TRY(ops->alloc(ops, image_bytes, "cases", &r->image));
-    const fb_status status = ops->alloc(ops, label_bytes, "cases", &r->label);
+    fb_status status = allocate(ops, image_bytes, label_bytes, r);
+    while (status != FB_OK && volumes->count > 1) { /* others use the device too: do with less */
+        fb_error_free(&status);
+        drop_first(volumes);
+        status = allocate(ops, image_bytes, label_bytes, r);
+    }
     if (status == FB_OK)
         volumes->used_bytes += r->bytes;
-    else
-        ops->release(ops, &r->image);
     ops->turn(ops); /* what comes to fresh memory waits until that was zeroed */
     return fb_error_context(status, "%s", subject);
 }

@@ -10,7 +10,8 @@
 
 typedef struct fb_volumes fb_volumes;
 
-/* limit_bytes of device memory are used at most, but always two cases; 0: half of what the device has. ops is borrowed.
+/* limit_bytes of device memory are used at most, but always two cases; 0: half of what is free at the time. Where
+ * that turns out too much, because others use the device too, fewer cases stay. ops is borrowed.
  */
 fb_status fb_volumes_create(const fb_ops *ops, int64_t limit_bytes, fb_volumes **out) FB_MUST_USE;
 void fb_volumes_destroy(fb_volumes **volumes);

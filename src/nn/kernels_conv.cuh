@@ -57,6 +57,13 @@ static inline int conv_taps(const fb_conv_shape *s)
     return s->kernel * s->kernel * s->kernel;
 }
 
+/* Where the share of block `block` begins when `count` pieces are dealt to the grid's columns as evenly as they can be.
+ */
+static __device__ __forceinline__ int conv_share(int count, unsigned block)
+{
+    return (int)((int64_t)count * block / gridDim.x);
+}
+
 /* Output channel that column `column` of n-tile `tile` of a block stands for, relative to the block's first. */
 static __device__ __forceinline__ int conv_column_channel(int column, int tile, int n_tiles)
 {
@@ -180,13 +187,19 @@ template <int S, int Z, int Y> struct conv_tile {
     static constexpr int VOXELS = ROWS_Z * ROWS_Y * WIDTH, PLANE = (VOXELS + 3) / 8 * 8 + 4;
 
     /* Place of voxel x of a row. The voxel that tap dx reads for output voxel v is v places behind column(dx). */
-    static constexpr __host__ __device__ int column(int x) { return S == 1 ? x : (x >> 1) + (x & 1) * 17; }
+    static constexpr __host__ __device__ int column(int x)
+    {
+        return S == 1 ? x : (x >> 1) + (x & 1) * 17;
+    }
 };
 
 /* Z x Y rows of 16 voxels without neighbours, for gradients */
 template <int Z, int Y> struct conv_rows {
     static constexpr int ROWS_Z = Z, ROWS_Y = Y, WIDTH = 16, PLANE = Z * Y * 16 + 4;
-    static constexpr __host__ __device__ int column(int x) { return x; }
+    static constexpr __host__ __device__ int column(int x)
+    {
+        return x;
+    }
 };
 
 /* Starts the copy of planes of 8 channels from channel `first` on of the tile whose corner is (z0, y0, x0), which may

@@ -126,8 +126,7 @@ static __global__ void __launch_bounds__(THREADS)
     const int i0 = (int)blockIdx.y % i_blocks * 8 * PLANES, o0 = (int)blockIdx.y / i_blocks * 8 * NT;
     const uint4 *x_mine = x_tile + dz * TILE::ROWS_Y * TILE::WIDTH + lane_voxel(lane);
     const uint4 *dy_mine = dy_tile + lane % 16 + lane / 16 * (NT == 2 ? ROWS::PLANE : 0);
-    const int share = conv_ceil_div(tiles, (int)gridDim.x), begin = (int)blockIdx.x * share;
-    const int end = begin + share < tiles ? begin + share : tiles;
+    const int begin = conv_share(tiles, blockIdx.x), end = conv_share(tiles, blockIdx.x + 1);
     float acc[PRODUCTS][NT][4] = {};
     for (int t = begin; t < end; t++) {
         const int x0 = t % tiles_x * 16, y0 = t / tiles_x % tiles_y * TY, z0 = t / tiles_x / tiles_y * TZ;
@@ -216,8 +215,7 @@ static __global__ void __launch_bounds__(POINT_THREADS)
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int i_blocks = conv_ceil_div(g.c_in, 16 * MT);
     const int i0 = (int)blockIdx.y % i_blocks * 16 * MT, o0 = (int)blockIdx.y / i_blocks * 8 * NT;
-    const int share = conv_ceil_div(stages, (int)gridDim.x), begin = (int)blockIdx.x * share;
-    const int end = begin + share < stages ? begin + share : stages;
+    const int begin = conv_share(stages, blockIdx.x), end = conv_share(stages, blockIdx.x + 1);
     const uint4 *x_mine = x_tile + lane_voxel(lane) + lane_upper(lane) * POINT_PLANE;
     const uint4 *dy_mine = dy_tile + lane % 16 + lane / 16 * (NT > 1 ? POINT_PLANE : 0);
     float acc[MT][NT][4] = {};

@@ -14,7 +14,7 @@
 
 #include <cuda_runtime.h>
 
-enum { FB_CUDA_MAX_CHANNELS = 512, FB_CUDA_SCRATCH_BYTES = 4 << 20 };
+enum { FB_CUDA_MAX_CHANNELS = 1024, FB_CUDA_SCRATCH_BYTES = 4 << 20 };
 
 /* Where work is queued. */
 typedef struct fb_cuda_queue {

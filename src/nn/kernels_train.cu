@@ -37,7 +37,8 @@ typedef struct patch_extent {
 /* The voxel of the volume that is voxel `at` of the patch; -1 beyond the volume. */
 static __device__ __forceinline__ int64_t source_of(const fb_sample *from, patch_extent patch, int64_t at)
 {
-    const int64_t p[3] = {at / (patch.h * patch.w), at / patch.w % patch.h, at % patch.w};
+    const unsigned place = (unsigned)at, height = (unsigned)patch.h, width = (unsigned)patch.w; /* below 2^31 */
+    const int64_t p[3] = {place / width / height, place / width % height, place % width};
     const int64_t extent[3] = {patch.d, patch.h, patch.w};
     int64_t voxel = 0;
     for (int axis = 0; axis < 3; axis++) {
@@ -128,8 +129,9 @@ extern "C" void fb_cuda_sample(fb_cuda_queue *queue, const fb_sample *from, cons
 {
     const patch_extent p = {patch[0], patch[1], patch[2]};
     const unsigned blocks = fb_blocks_for(p.d * p.h * p.w, 4);
+    const unsigned few = blocks < FB_BLOCKS_MAX / 4 ? blocks : FB_BLOCKS_MAX / 4; /* whose sums the last one adds */
     fb_scratch *scratch = (fb_scratch *)queue->scratch;
-    fb_launch(queue, "sample_moments", blocks, sample_moments, from, p, scratch);
+    fb_launch(queue, "sample_moments", few, sample_moments, from, p, scratch);
     if (queue->act == FB_ACT_BF16)
         fb_launch(queue, "sample_apply", blocks, sample_apply<__nv_bfloat16>, from, p, scratch, (__nv_bfloat16 *)x,
                   target);

@@ -60,12 +60,6 @@ int64_t fb_segresnet_activation_bytes(const fb_segresnet *net)
 
 /* --- forward and backward ------------------------------------------------------------------------ */
 
-static fb_status conv_forward(const fb_segresnet *net, fb_layer *l, const fb_act *x, fb_act *y)
-{
-    FB_TRY(net->ops->conv_load(l->conv, net->w + l->weight));
-    return net->ops->conv_fwd(l->conv, x, y);
-}
-
 static fb_status forward_layer(fb_segresnet *net, fb_layer *l, fb_real *logits)
 {
     const fb_ops *ops = net->ops;
@@ -75,7 +69,7 @@ static fb_status forward_layer(fb_segresnet *net, fb_layer *l, fb_real *logits)
     const int64_t voxels = fb_level_voxels(net, l->level);
     switch (l->kind) {
     case FB_LAYER_CONV:
-        return conv_forward(net, l, x, y);
+        return ops->conv_fwd(l->conv, x, y);
     case FB_LAYER_NORM:
         ops->norm_relu_fwd(ops, voxels, l->channels, x, w + l->weight, w + l->bias, y, l->stats);
         break;
@@ -100,6 +94,15 @@ fb_status fb_segresnet_forward(fb_segresnet *net, const fb_real *w, const fb_act
                                fb_real *logits)
 {
     net->w = w;
+    for (int i = 0; i < net->layer_count; i++)
+        if (net->layers[i].kind == FB_LAYER_CONV)
+            FB_TRY(net->ops->conv_load(net->layers[i].conv, w + net->layers[i].weight));
+    return fb_segresnet_forward_again(net, x, dropout_scale, logits);
+}
+
+fb_status fb_segresnet_forward_again(fb_segresnet *net, const fb_act *x, const fb_real *dropout_scale, fb_real *logits)
+{
+    FB_ASSERT(net->w != NULL);
     net->x = x;
     net->dropout_scale = dropout_scale;
     net->has_activations = 0;

@@ -27,6 +27,10 @@ void fb_segresnet_destroy(fb_segresnet **net);
 fb_status fb_segresnet_forward(fb_segresnet *net, const fb_real *w, const fb_act *x, const fb_real *dropout_scale,
                                fb_real *logits) FB_MUST_USE;
 
+/* The same with the weights of the last forward, unchanged since then: nothing is packed anew. */
+fb_status fb_segresnet_forward_again(fb_segresnet *net, const fb_act *x, const fb_real *dropout_scale,
+                                     fb_real *logits) FB_MUST_USE;
+
 /* Gradient of the last forward: dlogits (D, H, W, FB_REGIONS) -> gradient (params->count), overwritten. Uses up the
  * activations: once for each forward. Errors: no forward before, made without training. */
 fb_status fb_segresnet_backward(fb_segresnet *net, const fb_real *dlogits, fb_real *gradient) FB_MUST_USE;
