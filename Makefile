@@ -131,14 +131,20 @@ PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(filter-out $(CUDNN_OTHER),$(wildcard tests/test_*.c)))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
+# What make gpu-bench runs on a real GPU (tests/gpu).
+EMULATED_BENCHES := $(BUILDDIR)/emulated/bench_gpu $(BUILDDIR)/emulated/compare_torch
+GPU_BENCH_OBJ := $(patsubst %.c,$(BUILDDIR)/emulated/%.o,$(wildcard tests/gpu/bench_*.c)) \
+                 $(BUILDDIR)/emulated/tests/gpu/bench_device.cu.o
+GPU_COMPARE_OBJ := $(BUILDDIR)/emulated/tests/gpu/compare_torch.o
 OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(FAULTS_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+       $(GPU_BENCH_OBJ) $(GPU_COMPARE_OBJ) \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
 FLAGS := $(BUILDDIR)/flags.stamp
 REVISION_STAMP := $(BUILDDIR)/revision.stamp
 PROBE := $(BUILDDIR)/probe.log
 
-.PHONY: all deps demo check check-long bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist FORCE
+.PHONY: all deps demo check check-long gpu-check gpu-bench gpu-carry bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist _gpu_carry FORCE
 
 all: $(PROGRAMS)
 
@@ -149,6 +155,7 @@ help:
 	@echo 'make deps        install what is missing (root, Debian), or print the command'
 	@echo 'make config      show what the build found'
 	@echo 'make bench       speed and memory of a training step'
+	@echo 'make gpu-check   the tests of the GPU backend on a GPU; make gpu-bench: its speed (tests/gpu/README.md)'
 	@echo 'make check SAN=address,undefined   the tests with sanitizers'
 	@echo 'make check-long  the longer proofs too'
 	@echo 'make lint        source rules;   make format: clang-format'
@@ -181,7 +188,32 @@ _check: _tests
 	$(Q)FB_BIN=$(abspath $(BINDIR)) FB_BUILD=$(abspath $(BUILDDIR)) FB_PYTHON=$(PYTHON) FB_LONG=$(LONG) FB_SAN=$(SAN) \
 	    tests/run.sh $(TESTS)
 
-_tests: all $(TESTS) $(EMULATED)
+_tests: all $(TESTS) $(EMULATED) $(EMULATED_BENCHES)
+
+# With a build of their own, as a machine with a GPU may have little else.
+gpu-check gpu-bench:
+	+$(Q)$(MAKE) --no-print-directory -f tests/gpu/gpu.mk $(@:gpu-%=%)
+
+# All that gpu-check and gpu-bench run, in build/carry, with the libraries that a machine with a GPU may lack.
+gpu-carry: deps
+	+$(Q)$(MAKE) --no-print-directory -f tests/gpu/gpu.mk
+	+$(Q)$(MAKE) --no-print-directory _gpu_carry CUDA=1 MARCH=$(DIST_MARCH) BUILDDIR=build/gpu-all BINDIR=build/gpu-all/bin
+
+CARRIED := $(patsubst %,build/carry/%,$(filter-out $(CUDNN_OTHER:tests/%.c=%),\
+           $(shell $(MAKE) -s --no-print-directory -f tests/gpu/gpu.mk EMULATED=1 carried)))
+_gpu_carry: $(CARRIED)
+	$(Q)mkdir -p build/carry/lib
+	$(Q)ldd $^ | awk '$$2 == "=>" && $$1 !~ /^lib(c|m|dl|rt|pthread|resolv)\.so|^lib(cu|nv)/ { print $$3 }' | sort -u | \
+	    xargs cp -u -t build/carry/lib
+	$(Q)cp -u build/gpu/bench_gpu build/gpu/compare_torch build/gpu/test_*_cuda build/carry
+	$(Q)strip -g build/carry/bench_gpu build/carry/compare_torch build/carry/test_*_cuda
+
+$(BUILDDIR)/carried/%.o: extra = $(CUDA_CFLAGS) $(CUDNN_CFLAGS) -Itests
+$(BUILDDIR)/carried/%.o: %.c $(FLAGS) | $(PROBE)
+	$(compile)
+$(CARRIED): extra_libs = $(CMOCKA_LIBS) -Wl,--as-needed $(if $(CUDNN_OTHER),,$(CUDNN_LIBS))
+$(CARRIED): build/carry/%: $(BUILDDIR)/carried/tests/%.o $(LIB) $(CUDA_LIB)
+	$(link)
 
 _bench: all $(BENCHES)
 	$(Q)FB_BIN=$(abspath $(BINDIR)) tests/bench/run.sh $(BENCHES)
@@ -227,6 +259,7 @@ endef
 $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
 $(CUDA_SRC:%.c=$(BUILDDIR)/%.o): extra = $(CUDA_CFLAGS)
 $(BUILDDIR)/emulated/%.o: extra = -I$(EMULATOR)
+$(BUILDDIR)/emulated/tests/%.o: extra = -I$(EMULATOR) -Itests
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
 $(BUILDDIR)/src/nn/conv_cudnn%.o: extra = $(CUDNN_CFLAGS)
 $(BUILDDIR)/tests/%.o: extra = -Itests
@@ -279,9 +312,15 @@ $(DOUBLE_LIB): $(DOUBLE_OBJ)
 $(BINDIR)/fedbrats: $(BUILDDIR)/src/main.o $(LIB) $(CUDA_LIB)
 	$(link)
 
-$(EMULATED): extra_libs = -lstdc++
-$(EMULATED) $(filter %_cuda,$(TESTS)): cuda_libs =
+$(EMULATED) $(EMULATED_BENCHES): extra_libs = -lstdc++
+$(EMULATED) $(EMULATED_BENCHES) $(filter %_cuda,$(TESTS)): cuda_libs =
 $(EMULATED): $(BUILDDIR)/src/main.o $(EMULATED_OBJ) $(LIB)
+	$(link)
+
+$(BUILDDIR)/emulated/bench_gpu: $(GPU_BENCH_OBJ) $(EMULATED_OBJ) $(LIB)
+	$(link)
+
+$(BUILDDIR)/emulated/compare_torch: $(GPU_COMPARE_OBJ) $(EMULATED_OBJ) $(LIB)
 	$(link)
 
 $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
