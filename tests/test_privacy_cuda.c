@@ -274,6 +274,43 @@ static void test_trust_and_clips(void **state)
     fb_ops_cuda_destroy(&ops);
 }
 
+/* More than the blocks of one launch, and more tiles than one block adds up at a time. */
+static void test_many(void **state)
+{
+    enum { N = 541001, FLAGS = 2200001 };
+    const fb_release_spec spec = make_spec(FB_SELECT_TOPK, FB_MECHANISM_NONE);
+    fb_ops *ops = open_device();
+    float *dw = make_dw(N, ROUNDED);
+    uint8_t *flag = NULL;
+    uint32_t *listed = NULL, filled = 0;
+    void *flags = NULL, *index = NULL, *tiles = NULL, *left = NULL;
+    (void)state;
+    assert_true(compare(ops, "many", &spec, N, dw));
+    must(FB_ALLOC(flag, FLAGS, "flags"));
+    must(FB_ALLOC(listed, FLAGS, "list"));
+    must(ops->alloc(ops, FLAGS, "flags", &flags));
+    must(ops->alloc(ops, FLAGS * 4, "list", &index));
+    must(ops->alloc(ops, (FLAGS / FB_TILE + 1) * 8, "tiles", &tiles));
+    must(ops->alloc(ops, sizeof(fb_privacy_state), "state", &left));
+    for (uint32_t i = 0; i < FLAGS; i++)
+        flag[i] = (uint8_t)(i * UINT32_C(2654435761) >> 30);
+    ops->upload(ops, flags, flag, FLAGS);
+    fb_privacy_list_flags(ops->state, FLAGS, flags, tiles, index, left);
+    must(ops->download(ops, listed, index, FLAGS * 4));
+    for (uint32_t i = 0; i < FLAGS; i++)
+        if (flag[i] == 1)
+            assert_true(listed[filled++] == i);
+    assert_true(listed[filled] == 0);
+    ops->release(ops, &flags);
+    ops->release(ops, &index);
+    ops->release(ops, &tiles);
+    ops->release(ops, &left);
+    FB_FREE(flag);
+    FB_FREE(listed);
+    FB_FREE(dw);
+    fb_ops_cuda_destroy(&ops);
+}
+
 /* From one coordinate to all. */
 static void test_fractions(void **state)
 {
@@ -491,6 +528,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_combination),
         cmocka_unit_test(test_trust_and_clips),
+        cmocka_unit_test(test_many),
         cmocka_unit_test(test_fractions),
         cmocka_unit_test(test_small_and_large_noise),
         cmocka_unit_test(test_svt),
