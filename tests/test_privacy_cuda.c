@@ -200,6 +200,7 @@ static bool compare(const fb_ops *ops, const char *what, const fb_release_spec *
     fb_budget budget;
     fb_privacy_device *device = NULL;
     released expected, got, again;
+    double overlap = 0.0;
     must(fb_budget_plan(spec, n, &budget));
     must(fb_privacy_device_create(ops, spec, &budget, &device));
     must(try_release(spec, &budget, dw, NULL, &expected));
@@ -208,6 +209,9 @@ static bool compare(const fb_ops *ops, const char *what, const fb_release_spec *
     const bool done = fb_emulator_launches() > launches;
     assert_true(done == (device != NULL));
     assert_same(what, &got, &expected);
+    must(fb_release_overlap(&expected.update, dw, &overlap));
+    assert_true(isnan(got.report.overlap) ? !done || !got.update.index || got.update.count == 0
+                                          : done && got.report.overlap == overlap);
     if (n <= 5000) { /* repeated, in the same memory */
         must(try_release(spec, &budget, dw, device, &again));
         assert_same(what, &again, &expected);
@@ -274,6 +278,43 @@ static void test_trust_and_clips(void **state)
     fb_ops_cuda_destroy(&ops);
 }
 
+/* More than the blocks of one launch, and more tiles than one block adds up at a time. */
+static void test_many(void **state)
+{
+    enum { N = 541001, FLAGS = 2200001 };
+    const fb_release_spec spec = make_spec(FB_SELECT_TOPK, FB_MECHANISM_NONE);
+    fb_ops *ops = open_device();
+    float *dw = make_dw(N, ROUNDED);
+    uint8_t *flag = NULL;
+    uint32_t *listed = NULL, filled = 0;
+    void *flags = NULL, *index = NULL, *tiles = NULL, *left = NULL;
+    (void)state;
+    assert_true(compare(ops, "many", &spec, N, dw));
+    must(FB_ALLOC(flag, FLAGS, "flags"));
+    must(FB_ALLOC(listed, FLAGS, "list"));
+    must(ops->alloc(ops, FLAGS, "flags", &flags));
+    must(ops->alloc(ops, FLAGS * 4, "list", &index));
+    must(ops->alloc(ops, (FLAGS / FB_TILE + 1) * 8, "tiles", &tiles));
+    must(ops->alloc(ops, sizeof(fb_privacy_state), "state", &left));
+    for (uint32_t i = 0; i < FLAGS; i++)
+        flag[i] = (uint8_t)(i * UINT32_C(2654435761) >> 30);
+    ops->upload(ops, flags, flag, FLAGS);
+    fb_privacy_list_flags(ops->state, FLAGS, flags, tiles, index, left);
+    must(ops->download(ops, listed, index, FLAGS * 4));
+    for (uint32_t i = 0; i < FLAGS; i++)
+        if (flag[i] == 1)
+            assert_true(listed[filled++] == i);
+    assert_true(listed[filled] == 0);
+    ops->release(ops, &flags);
+    ops->release(ops, &index);
+    ops->release(ops, &tiles);
+    ops->release(ops, &left);
+    FB_FREE(flag);
+    FB_FREE(listed);
+    FB_FREE(dw);
+    fb_ops_cuda_destroy(&ops);
+}
+
 /* From one coordinate to all. */
 static void test_fractions(void **state)
 {
@@ -328,7 +369,7 @@ static void test_svt(void **state)
     static const double fractions[] = {0.01, 0.1, 0.37, 0.9, 0.05, 0.6};
     static const int64_t sizes[] = {300, 1000, 70000};
     fb_ops *ops = open_device();
-    int64_t most_passes = 0, ends = 0;
+    int64_t most_passes = 0, ends = 0, longest = 0;
     (void)state;
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
         float *dw = make_dw(sizes[s], ROUNDED);
@@ -342,16 +383,22 @@ static void test_svt(void **state)
             spec.threshold = f == 5 ? CLIP : 0.25 * CLIP; /* which few reach, however often they are tested */
             spec.epsilon_threshold = f == 5 ? 1e3 : 1.0;
             spec.epsilon_query = f == 5 ? 1e6 : f % 2 ? 1e3 : 0.0;
+            if (sizes[s] > 1000) { /* one test in four passes: stretches after the first */
+                spec.threshold = CLIP;
+                spec.epsilon_threshold = 1e3;
+                spec.epsilon_query = 2.0 * spec.fraction * (double)sizes[s];
+            }
             must(fb_budget_plan(&spec, sizes[s], &budget));
             must(try_release(&spec, &budget, dw, NULL, &expected));
             most_passes = expected.report.passes > most_passes ? expected.report.passes : most_passes;
+            longest = expected.report.tests > longest ? expected.report.tests : longest;
             ends += expected.update.count == budget.count && expected.report.tests % FB_NOISE_BLOCK != 0;
             fb_update_free(&expected.update);
             assert_true(compare(ops, "SVT", &spec, sizes[s], dw));
         }
         FB_FREE(dw);
     }
-    assert_true(most_passes == FB_SVT_PASSES && ends > 5);
+    assert_true(most_passes == FB_SVT_PASSES && ends > 5 && longest > 70000);
     fb_ops_cuda_destroy(&ops);
 }
 
@@ -491,6 +538,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_combination),
         cmocka_unit_test(test_trust_and_clips),
+        cmocka_unit_test(test_many),
         cmocka_unit_test(test_fractions),
         cmocka_unit_test(test_small_and_large_noise),
         cmocka_unit_test(test_svt),

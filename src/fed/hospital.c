@@ -212,7 +212,9 @@ static fb_status release(fb_federation *federation, fb_hospital *hospital, const
         if (federation->privacy->release.mechanism == FB_MECHANISM_GAUSSIAN)
             report->norm_scale = inside.norm_scale;
         compare(&update, info->steps, n, federation->dw, report);
-        status = fb_release_overlap(&update, federation->dw, &report->selection_overlap);
+        report->selection_overlap = inside.overlap;
+        if (isnan(inside.overlap))
+            status = fb_release_overlap(&update, federation->dw, &report->selection_overlap);
     }
     fb_update_free(&update);
     if (status == FB_OK && federation->config->train_momentum == FB_MOMENTUM_AVERAGE)

@@ -4,10 +4,10 @@
  * build without CUDA, device_cuda_none.c, which does nothing.
  *
  * On the GPU: finite check, grid, the largest (topk, exponential), Gumbel noise, all of the SVT but its threshold, the
- * values, the L2 clip and the noise. On the processor: the public coordinates (random, public), which are uploaded, and
- * whole releases for which fb_privacy_device_create gives NULL: without noise (none, dpsgd) all but topk and
- * exponential, because nothing is computed there that would be worth a copy. An update that may not be released,
- * because it is not finite and there is no mechanism, goes to the processor too, which says why.
+ * values, the L2 clip, the noise and the overlap with the largest. On the processor: the public coordinates (random,
+ * public), which are uploaded, and whole releases for which fb_privacy_device_create gives NULL: without noise (none,
+ * dpsgd) all but topk and exponential, because nothing is computed there that would be worth a copy. An update that may
+ * not be released, because it is not finite and there is no mechanism, goes to the processor too, which says why.
  *
  * Keys. The hospital's key stays on the host. A kernel gets the key of its address as an argument; it is in no array of
  * the device, and the host's copy is zeroed. What remains: parameters of past launches in the driver's buffers, and

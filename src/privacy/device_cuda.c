@@ -468,14 +468,32 @@ static fb_status release_exact(const task *t, fb_update *out, int *done)
     return FB_OK;
 }
 
+/* fb_release_overlap, a diagnostic, while the change is on the device. The values are not needed any more: their memory
+ * takes the largest changes, and marks behind them. */
+static fb_status measure_overlap(const task *t, const fb_update *update)
+{
+    fb_privacy_device *d = t->device;
+    uint32_t *largest = d->value;
+    fb_privacy_state state;
+    if (!update->index || update->count == 0)
+        return FB_OK;
+    fb_privacy_select(t->queue, FB_RANK_BITS, d->dw, d->n, update->count, d->tiles, largest, d->state);
+    fb_privacy_count_common(t->queue, d->n, update->count, largest, d->index, (uint8_t *)(largest + d->n), d->state);
+    FB_TRY(get_state(t, &state));
+    t->report->overlap = (double)state.kept / (double)update->count;
+    return FB_OK;
+}
+
 fb_status fb_privacy_device_release(fb_privacy_device *device, const fb_release_spec *spec, const fb_budget *budget,
                                     const fb_release_input *in, fb_update *out, fb_release_report *report, int *done)
 {
-    fb_release_report inside = {.norm_scale = 1.0};
+    fb_release_report inside = {.norm_scale = 1.0, .overlap = (double)NAN};
     const task t = {device, device->ops->state, spec, budget, in, &inside};
     FB_ASSERT(budget->n == device->n);
     *done = 1;
     fb_status status = is_exact(spec) ? release_exact(&t, out, done) : release_noised(&t, out);
+    if (status == FB_OK && *done)
+        status = measure_overlap(&t, out);
     wipe(device, spec, budget);
     if (status != FB_OK)
         fb_update_free(out);

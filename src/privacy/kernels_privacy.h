@@ -38,6 +38,7 @@ typedef struct fb_privacy_state {
 /* By what elements are ranked. */
 typedef enum fb_rank_kind {
     FB_RANK_FLOAT, /* |x| of float; what is not finite counts as 0 */
+    FB_RANK_BITS,  /* |x| of float, as it is */
     FB_RANK_GRID,  /* |x| of int32_t */
     FB_RANK_KEY    /* int64_t */
 } fb_rank_kind;
@@ -110,6 +111,10 @@ void fb_privacy_select(fb_cuda_queue *queue, fb_rank_kind kind, const void *x, i
 /* The indices of all flags (n) that are 1, ascending. */
 void fb_privacy_list_flags(fb_cuda_queue *queue, int64_t n, const uint8_t *flag, unsigned long long *tiles,
                            uint32_t *index, fb_privacy_state *state);
+
+/* state->kept = how many elements two lists (count) of different indices have in common. mark (n) is overwritten. */
+void fb_privacy_count_common(fb_cuda_queue *queue, int64_t n, int64_t count, const uint32_t *one, const uint32_t *other,
+                             uint8_t *mark, fb_privacy_state *state);
 
 /* rest = all coordinates of grid (n), none chosen, nothing claimed. */
 void fb_privacy_svt_begin(fb_cuda_queue *queue, int64_t n, const int32_t *grid, const fb_svt_arrays *arrays);

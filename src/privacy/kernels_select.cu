@@ -30,6 +30,14 @@ struct float_bits {
     }
 };
 
+struct raw_bits {
+    const uint32_t *x;
+    __device__ __forceinline__ uint64_t operator()(int64_t i) const
+    {
+        return x[i] & 0x7fffffffu;
+    }
+};
+
 struct grid_bits {
     const int32_t *x;
     __device__ __forceinline__ uint64_t operator()(int64_t i) const
@@ -238,6 +246,8 @@ extern "C" void fb_privacy_select(fb_cuda_queue *queue, fb_rank_kind kind, const
 {
     if (kind == FB_RANK_FLOAT)
         select_by(queue, float_bits{(const uint32_t *)x}, FLOAT_BITS, n, count, tiles, index, state);
+    else if (kind == FB_RANK_BITS)
+        select_by(queue, raw_bits{(const uint32_t *)x}, FLOAT_BITS, n, count, tiles, index, state);
     else if (kind == FB_RANK_GRID)
         select_by(queue, grid_bits{(const int32_t *)x}, FLOAT_BITS, n, count, tiles, index, state);
     else
@@ -248,6 +258,36 @@ extern "C" void fb_privacy_list_flags(fb_cuda_queue *queue, int64_t n, const uin
                                       uint32_t *index, fb_privacy_state *state)
 {
     launch_keep(queue, "selection", listed{flag, index}, n, tiles, state);
+}
+
+static __global__ void clear_marks(int64_t n, uint8_t *mark, fb_privacy_state *state)
+{
+    if (fb_first() == 0)
+        state->kept = 0;
+    for (int64_t i = fb_first(); i < n; i += fb_stride())
+        mark[i] = 0;
+}
+
+static __global__ void set_marks(int64_t count, const uint32_t *index, uint8_t *mark)
+{
+    for (int64_t k = fb_first(); k < count; k += fb_stride())
+        mark[index[k]] = 1;
+}
+
+static __global__ void count_marks(int64_t count, const uint32_t *index, const uint8_t *mark, fb_privacy_state *state)
+{
+    unsigned long long common = 0;
+    for (int64_t k = fb_first(); k < count; k += fb_stride())
+        common += mark[index[k]];
+    fb_add_up(&state->kept, common);
+}
+
+extern "C" void fb_privacy_count_common(fb_cuda_queue *queue, int64_t n, int64_t count, const uint32_t *one,
+                                        const uint32_t *other, uint8_t *mark, fb_privacy_state *state)
+{
+    fb_privacy_launch(queue, "overlap", fb_grid_for(n), FB_THREADS, clear_marks, n, mark, state);
+    fb_privacy_launch(queue, "overlap", fb_grid_for(count), FB_THREADS, set_marks, count, one, mark);
+    fb_privacy_launch(queue, "overlap", fb_grid_for(count), FB_THREADS, count_marks, count, other, mark, state);
 }
 
 /* --- the SVT's order and results ----------------------------------------------------------------------------------- */

@@ -136,6 +136,7 @@ double fb_budget_selection_signal(const fb_budget *budget);
 typedef struct fb_release_report {
     int64_t tests, passes, clipped, non_finite; /* SVT tests and passes; coordinates clipped; NaN or inf set to 0 */
     double norm_scale;                          /* gaussian: factor of the L2 clip, 1 when the norm was within it */
+    double overlap; /* fb_release_overlap, where it came with a release on the GPU; else NAN */
 } fb_release_report;
 
 /* What one release is made from, beside spec and budget. All borrowed. */

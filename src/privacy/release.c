@@ -299,7 +299,7 @@ fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const
 {
     const task t = {spec, budget, in};
     FB_ASSERT(in->steps > 0 && budget->count <= budget->n);
-    *report = (fb_release_report){.norm_scale = 1.0};
+    *report = (fb_release_report){.norm_scale = 1.0, .overlap = (double)NAN};
     if (in->device) {
         int done = 0;
         FB_TRY(fb_privacy_device_release(in->device, spec, budget, in, out, report, &done));
