@@ -13,7 +13,8 @@
 #   PREFIX=/usr/local DESTDIR=   for install
 #   CUDA=auto|0|1            GPU backend: where nvcc is, never, or it must be there
 #   NCCL=auto|0|1            NCCL between GPUs, likewise
-#   CUDA_HOME=/usr/local/cuda NCCL_HOME=$(CUDA_HOME)   where their include/ and lib64/ are
+#   CUDNN=auto|0|1           plans of cuDNN for convolutions on a GPU, likewise
+#   CUDA_HOME=/usr/local/cuda NCCL_HOME=$(CUDA_HOME) CUDNN_HOME=$(CUDA_HOME)   where their include/ and lib64/ are
 #   NVCC_GENCODE='-gencode=arch=compute_90,code=sm_90'
 #   HDF5_CFLAGS, HDF5_LIBS, MPI_CFLAGS, MPI_LIBS, DNNL_CFLAGS, DNNL_LIBS, ...   where pkg-config does not know
 #   V=1                      show commands
@@ -85,12 +86,20 @@ NCCL_LIBS := $(if $(NCCL_FOUND),$(foreach dir,$(NCCL_DIRS),-L$(dir) -Wl$(comma)-
              -Wl$(comma)--push-state$(comma)--as-needed -lnccl -Wl$(comma)--pop-state)
 NCCL_OTHER := $(if $(NCCL_FOUND),src/comm/comm_nccl_none.c,src/comm/comm_nccl.c src/comm/comm_nccl_link.c)
 
-# --- cuDNN: only the tests of nn/conv_cudnn.h use it so far -------------------------------------------------------------------
+# --- cuDNN: its headers are needed to build, the library only by a run that uses it: nn/conv_cudnn_load.c loads it. -----------
 
+CUDNN ?= auto
 CUDNN_HOME ?= $(CUDA_HOME)
-CUDNN_CFLAGS ?= -isystem$(CUDNN_HOME)/include
-CUDNN_LIBS ?= $(foreach dir,$(wildcard $(CUDNN_HOME)/lib64 $(CUDNN_HOME)/lib),-L$(dir) -Wl$(comma)-rpath$(comma)$(dir)) -lcudnn
-CUDNN_OTHER := $(if $(and $(HAVE_CUDA),$(wildcard $(CUDNN_HOME)/include/cudnn_graph.h)),,$(wildcard src/nn/conv_cudnn*.c tests/test_conv_cudnn*.c))
+CUDNN_FOUND := $(if $(filter-out 0,$(CUDNN)),$(and $(HAVE_CUDA),$(wildcard $(CUDNN_HOME)/include/cudnn_graph.h),1))
+ifeq ($(CUDNN)$(CUDNN_FOUND),1)
+$(error CUDNN=1, but $(CUDNN_HOME)/include/cudnn_graph.h or CUDA is missing: set CUDNN_HOME and CUDA_HOME)
+endif
+CUDNN_CFLAGS ?= $(patsubst %,-isystem%/include,$(sort $(CUDNN_HOME) $(CUDA_HOME)))
+# Where the program looks for libcudnn.so.9 before the system's folders.
+CUDNN_LIBS ?= $(if $(CUDNN_FOUND),$(patsubst %,-Wl$(comma)-rpath$(comma)%,$(wildcard $(CUDNN_HOME)/lib64 $(CUDNN_HOME)/lib)) -ldl)
+CUDNN_NONE := src/nn/conv_cudnn_none.c
+CUDNN_USE := $(filter-out $(CUDNN_NONE) src/nn/conv_cudnn_choice.c,$(wildcard src/nn/conv_cudnn*.c))
+CUDNN_OTHER := $(if $(CUDNN_FOUND),$(CUDNN_NONE),$(CUDNN_USE) $(wildcard tests/test_conv_cudnn*.c) tests/test_conv_choice_cuda.c)
 
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
 
@@ -101,7 +110,7 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wundef -Wstrict-prototypes -W
 CPPFLAGS_ALL = -Isrc -Idata_split -D_XOPEN_SOURCE=700 -D_DEFAULT_SOURCE $(MPI_CFLAGS) $(HDF5_CFLAGS) $(DNNL_CFLAGS) $(NIFTI_CFLAGS)
 CFLAGS_ALL = -std=c11 $(OPTIMISE) $(SANITIZE) -fopenmp $(WARN) $(CFLAGS)
 LDFLAGS_ALL = $(SANITIZE) -fopenmp $(LDFLAGS)
-LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) $(NCCL_LIBS) -lm
+LIBS_ALL = $(MPI_LIBS) $(HDF5_LIBS) $(DNNL_LIBS) $(INIH_LIBS) $(SODIUM_LIBS) $(ZLIB_LIBS) $(NCCL_LIBS) $(CUDNN_LIBS) -lm
 
 # Only the network's kernels may contract a*b+c into one rounding; privacy, aggregation and I/O never.
 NN_FLAGS := -ffp-contract=fast -fno-math-errno -fno-trapping-math
@@ -120,12 +129,13 @@ CUDA_OBJ := $(patsubst %.c,$(BUILDDIR)/%.o,$(if $(HAVE_CUDA),$(CUDA_SRC),$(CUDA_
             $(if $(HAVE_CUDA),$(CUDA_KERNELS:%=$(BUILDDIR)/%.o))
 # The GPU backend again, on the emulated GPU: every test can use it, with a GPU or without.
 EMULATED_OBJ := $(CUDA_SRC:%.c=$(BUILDDIR)/emulated/%.o) $(CUDA_KERNELS:%=$(BUILDDIR)/emulated/%.o) \
-                $(patsubst %.cc,$(BUILDDIR)/emulated/%.o,$(wildcard $(EMULATOR)/*.cc)) $(BUILDDIR)/src/comm/comm_nccl_none.o
+                $(patsubst %.cc,$(BUILDDIR)/emulated/%.o,$(wildcard $(EMULATOR)/*.cc)) $(BUILDDIR)/src/comm/comm_nccl_none.o \
+                $(CUDNN_NONE:%.c=$(BUILDDIR)/%.o)
 # Kernels with faults, of the test of the emulated GPU.
 FAULTS_OBJ := $(BUILDDIR)/emulated/$(EMULATOR)/faults.cu.o
 # The network again in double precision: the oracle of the gradient tests.
 DOUBLE_LIB := $(BUILDDIR)/libnn_double.a
-DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/*cudnn*.c src/nn/kernels*.c) src/nn/metric.c,$(wildcard src/nn/*.c))
+DOUBLE_SRC := $(filter-out src/nn/op_dnnl.c $(wildcard src/nn/*cuda*.c src/nn/*cudnn*.c src/nn/kernels*.c) src/nn/conv_choice.c src/nn/metric.c,$(wildcard src/nn/*.c))
 DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(filter-out $(CUDNN_OTHER),$(wildcard tests/test_*.c)))
@@ -242,6 +252,7 @@ config:
 	@$(probe)
 	@echo 'cuda      $(if $(HAVE_CUDA),$(NVCC) $(NVCC_GENCODE),not built in)'
 	@echo 'nccl      $(or $(NCCL_FOUND),not built in)'
+	@echo 'cudnn     $(or $(CUDNN_FOUND),not built in)'
 
 define compile
 @mkdir -p $(@D)
@@ -253,7 +264,7 @@ cuda_libs = $(CUDA_LIBS)
 define link
 @mkdir -p $(@D)
 $(if $(Q),@echo '  LD $@')
-$(Q)$(CC) $(LDFLAGS_ALL) $(filter %.o %.a,$^) $(extra_libs) $(LIBS_ALL) $(cuda_libs) -o $@
+$(Q)$(CC) $(LDFLAGS_ALL) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(extra_libs) $(LIBS_ALL) $(cuda_libs) -o $@
 endef
 
 $(BUILDDIR)/src/nn/%.o: extra = $(NN_FLAGS)
@@ -327,14 +338,19 @@ $(BINDIR)/brats-%: $(BUILDDIR)/data_split/brats_%.o $(LIB)
 	$(link)
 
 $(TESTS): extra_libs = $(CMOCKA_LIBS)
-$(addprefix $(BUILDDIR)/tests/,test_conv_cudnn test_conv_cudnn_gpu): extra_libs = $(CUDNN_LIBS) $(CMOCKA_LIBS)
 $(filter %_double,$(TESTS)): %: %.o $(DOUBLE_LIB) $(LIB) $(CUDA_LIB)
 	$(link)
 
 # Tests of the GPU backend: on the emulated GPU, and, for make gpu-check, on a real one.
 $(filter %_cuda,$(TESTS)): extra_libs = $(CMOCKA_LIBS) -lstdc++
 $(patsubst %,%.o,$(filter %_cuda,$(TESTS))): extra = -I$(EMULATOR) -Itests
-$(filter %_cuda,$(TESTS)): %: %.o $(EMULATED_OBJ) $(LIB)
+# The one with a cuDNN of its own: the use of it, not its absence, and the headers of the real ones.
+WITH_CUDNN := $(filter %/test_conv_choice_cuda,$(TESTS))
+$(WITH_CUDNN:=.o): extra = -Itests $(CUDNN_CFLAGS)
+$(WITH_CUDNN): %: %.o $(filter-out $(CUDNN_NONE:%.c=$(BUILDDIR)/%.o),$(EMULATED_OBJ)) $(LIB)
+	$(link)
+
+$(filter-out $(WITH_CUDNN),$(filter %_cuda,$(TESTS))): %: %.o $(EMULATED_OBJ) $(LIB)
 	$(link)
 
 $(BUILDDIR)/tests/test_emulated_cuda: $(FAULTS_OBJ)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A cuDNN of ours for tests without a GPU: the calls of the graph API and of the CUDA runtime that nn/conv_cudnn*.c
- * use, linked in place of the libraries. It is stricter than the real one: every attribute must be known, of the right
- * type and count and set before a descriptor is finalised, every descriptor in use must be finalised, nothing may be
- * lost. As in the real one, a descriptor keeps alive what its attributes name. Plans compute with plain loops on host
- * memory, whatever the layout that the tensor descriptors state.
+ * A cuDNN of ours for tests without a GPU: the calls of the graph API that nn/conv_cudnn*.c use, linked in place of the
+ * library; cudnn_stub_cuda.h has those of the CUDA runtime. It is stricter than the real one: every attribute must be
+ * known, of the right type and count and set before a descriptor is finalised, every descriptor in use must be
+ * finalised, nothing may be lost. As in the real one, a descriptor keeps alive what its attributes name. Plans compute
+ * with plain loops on host memory, whatever the layout that the tensor descriptors state.
  *
  * One program includes this file once.
  */
@@ -83,11 +83,14 @@ enum { STUB_ENGINES = sizeof stub_engines / sizeof *stub_engines, STUB_UNDELIVER
 /* What the tests set and read. */
 typedef struct stub_state {
     size_t version;
-    int no_device;                        /* cudnnCreate finds none */
-    int no_engines;                       /* 1: none listed, 2: none there */
-    int forgets_knobs;                    /* configurations do not tell their knobs */
-    cudnnStatus_t refuse_mode_a;          /* what heuristics of mode A say */
-    int64_t failing_engine;               /* its plans do not run; -1: none */
+    int no_device;               /* cudnnCreate finds none */
+    int no_engines;              /* 1: none listed, 2: none there */
+    int forgets_knobs;           /* configurations do not tell their knobs */
+    cudnnStatus_t refuse_mode_a; /* what heuristics of mode A say */
+    int64_t failing_engine;      /* its plans do not run; -1: none */
+    int64_t wrong_engine;        /* its results are wrong by wrong_factor, where that is not 0 */
+    float wrong_factor;
+    int64_t unsteady_engine;              /* every second run of it gives other bits; 0: none */
     int64_t calls, fail_at;               /* call number fail_at fails; 0: none */
     const char *failed_call;              /* its name */
     int64_t descriptors, handles, events; /* alive */
@@ -346,5 +349,9 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor, cudn
     stub_put(d, name, type, count, values);
     return CUDNN_STATUS_SUCCESS;
 }
+
+/* Computes a job, now or when the stream comes to it, and frees it afterwards: the including program's. */
+typedef struct stub_job stub_job;
+static cudnnStatus_t stub_submit(stub_job *job, cudaStream_t stream);
 
 #include "cudnn_stub_run.h"

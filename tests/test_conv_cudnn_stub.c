@@ -4,7 +4,7 @@
  * misuse: results against the reference, which engines are used, plans as text, and every call failing once.
  */
 #include "conv_problem.h"
-#include "cudnn_stub.h"
+#include "cudnn_stub_cuda.h"
 
 static void *const stream = (void *)0x1230;
 

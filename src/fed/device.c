@@ -23,9 +23,21 @@ static fb_status use_cpu(const fb_config *config, fb_device *device)
 {
     if (config->model_precision == FB_PRECISION_BF16)
         return FB_USAGE("model.precision = bf16: the CPU computes in f32; choose f32 or auto, or run.device = cuda");
+    if (config->run_conv == FB_CONV_CUDNN)
+        return FB_USAGE("run.conv = cudnn: this rank computes on the CPU; choose run.conv = auto or own");
     device->number = -1;
     device->ops = config->run_ops == FB_OPS_REF ? &fb_ops_ref : &fb_ops_dnnl;
     return FB_OK;
+}
+
+static fb_status need_cudnn(const fb_ops *ops)
+{
+    fb_status status = fb_ops_cuda_start_cudnn(ops);
+    if (status == FB_OK)
+        return FB_OK;
+    fb_status usage = FB_USAGE("run.conv = cudnn: %s; or choose run.conv = own", fb_error_message(status));
+    fb_error_free(&status);
+    return usage;
 }
 
 static fb_status use_gpu(const fb_config *config, const fb_comm *comm, int count, fb_device *device, report *said)
@@ -45,6 +57,8 @@ static fb_status use_gpu(const fb_config *config, const fb_comm *comm, int count
                         found.name, found.major, found.minor);
     FB_TRY(fb_ops_cuda_create(act, &device->cuda));
     device->ops = device->cuda;
+    if (config->run_conv == FB_CONV_CUDNN)
+        FB_TRY(need_cudnn(device->cuda));
     (void)gethostname(host, sizeof host - 1); /* only shown */
     snprintf(said->line, sizeof said->line, "rank %d on %s: GPU %d of %d, %s, bus %s, %.1f GiB free, %s",
              fb_comm_rank(comm), host, number, count, found.name, found.bus_id,

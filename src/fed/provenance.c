@@ -13,6 +13,21 @@
 #include <sys/utsname.h>
 #include <time.h>
 
+/* The formatted text, however long; owned by the caller. */
+static fb_status format_text(const char *format, va_list args, char **out) __attribute__((format(printf, 1, 0)));
+
+static fb_status format_text(const char *format, va_list args, char **out)
+{
+    va_list again;
+    va_copy(again, args);
+    const int chars = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    FB_TRY(fb_mem_alloc(out, (chars > 0 ? chars : 0) + 1, 1, "provenance"));
+    if (chars > 0)
+        vsnprintf(*out, (size_t)chars + 1, format, args);
+    return FB_OK;
+}
+
 static fb_status copy_text(const char *text, const char **out)
 {
     char *copy = NULL;
@@ -25,19 +40,19 @@ static fb_status copy_text(const char *text, const char **out)
 
 fb_status fb_records_add(fb_records *records, const char *name, const char *format, ...)
 {
-    char text[8192];
     va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
+    char *text = NULL;
+    fb_attribute item = {NULL, NULL};
     if (records->count == records->capacity) {
         const int capacity = records->capacity ? 2 * records->capacity : 64;
         FB_TRY(fb_mem_resize(&records->items, capacity, sizeof *records->items, "provenance"));
         records->capacity = capacity;
     }
-    fb_attribute item = {NULL, NULL};
     FB_TRY(copy_text(name, &item.name));
-    const fb_status status = copy_text(text, &item.text);
+    va_start(args, format);
+    const fb_status status = format_text(format, args, &text);
+    va_end(args);
+    item.text = text;
     if (status != FB_OK)
         FB_FREE(item.name);
     else
@@ -124,8 +139,9 @@ static fb_status add_job(int argc, char **argv, fb_records *records)
     return FB_OK;
 }
 
-fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, const fb_ops *ops, int argc, char **argv,
-                                const char *data_sha256, fb_records *records)
+fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, const fb_ops *ops,
+                                const char *convolutions, int argc, char **argv, const char *data_sha256,
+                                fb_records *records)
 {
     char when[32], sha256[FB_SHA256_CHARS];
     struct utsname host;
@@ -138,6 +154,8 @@ fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, co
     FB_TRY(config_sha256(config, sha256));
     FB_TRY(fb_records_add(records, "schema_version", "1"));
     FB_TRY(add_build(comm, ops, records));
+    if (convolutions)
+        FB_TRY(fb_records_add(records, "convolutions", "%s", convolutions));
     FB_TRY(fb_records_add(records, "host", "%s, %s %s, %s", host.nodename, host.sysname, host.release, host.machine));
     FB_TRY(fb_records_add(records, "ranks", "%d", fb_comm_size(comm)));
     FB_TRY(fb_records_add(records, "start_utc", "%s", when));

@@ -22,10 +22,11 @@ void fb_records_free(fb_records *records);
 /* "section.key" -> value as text, for every option. */
 fb_status fb_records_config(const fb_config *config, fb_records *records) FB_MUST_USE;
 
-/* Program, compiler, flags, libraries, device, host, job, command line, start time, ranks, data set, hash of the
- * options. */
-fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, const fb_ops *ops, int argc, char **argv,
-                                const char *data_sha256, fb_records *records) FB_MUST_USE;
+/* Program, compiler, flags, libraries, device, what computes the convolutions (NULL: no choice), host, job, command
+ * line, start time, ranks, data set, hash of the options. */
+fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, const fb_ops *ops,
+                                const char *convolutions, int argc, char **argv, const char *data_sha256,
+                                fb_records *records) FB_MUST_USE;
 
 /* Refuses ranks whose options, data, build, instruction set or kind of GPU differ from rank 0's: their bits would, and
  * with other hospitals a rank could wait for ever. Collective. */

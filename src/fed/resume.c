@@ -108,19 +108,22 @@ static fb_status compare_identity(const char *path, const char *now)
     if (strcmp(was, now) != 0)
         status =
             FB_USAGE("run.resume: the run began with \"%.*s\" (%s), now it is \"%.*s\": other bits would come out; "
-                     "use the same program, processor and shards",
+                     "use the same program, processor, conv-plans.txt and shards",
                      (int)strcspn(a, "\n"), a, path, (int)strcspn(b, "\n"), b);
     FB_FREE(was);
     return status;
 }
 
-fb_status fb_resume_identity(const fb_config *config, const fb_ops *ops, const char *data_sha256)
+fb_status fb_resume_identity(const fb_config *config, const fb_ops *ops, const char *convolutions_sha256,
+                             const char *data_sha256)
 {
     char path[FB_PATH_CHARS], text[IDENTITY_CHARS], operations[256];
+    const int gpu = convolutions_sha256[0] != '\0';
     ops->describe(ops, sizeof operations, operations);
     FB_TRY(fb_path_join(path, config->run_output, "identity.txt"));
-    const int chars = snprintf(text, sizeof text, "revision: %s\nflags: %s\noperations: %s\ndata: %s\n",
-                               fb_build_revision(), fb_build_flags(), operations, data_sha256);
+    const int chars = snprintf(text, sizeof text, "revision: %s\nflags: %s\noperations: %s\n%s%s%sdata: %s\n",
+                               fb_build_revision(), fb_build_flags(), operations, gpu ? "convolutions: " : "",
+                               convolutions_sha256, gpu ? "\n" : "", data_sha256);
     if (config->run_resume && fb_file_exists(path))
         return compare_identity(path, text);
     return fb_file_write_atomic(path, text, chars < (int)sizeof text ? chars : (int64_t)sizeof text - 1);

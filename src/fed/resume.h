@@ -15,8 +15,10 @@ fb_status fb_resume_check(const fb_config *config) FB_MUST_USE;
 /* Whether the run in `folder` came as far as its first release: identity.txt is written before. */
 int fb_resume_has_begun(const fb_config *config, const char *folder);
 
-/* The program and the data, in FOLDER/identity.txt: written by a new run, compared by a resumed one. */
-fb_status fb_resume_identity(const fb_config *config, const fb_ops *ops, const char *data_sha256) FB_MUST_USE;
+/* The program, what computes the convolutions and the data, in FOLDER/identity.txt: written by a new run, compared by a
+ * resumed one. convolutions_sha256: "" on the CPU. */
+fb_status fb_resume_identity(const fb_config *config, const fb_ops *ops, const char *convolutions_sha256,
+                             const char *data_sha256) FB_MUST_USE;
 
 /* The most rounds that a results file of the interrupted run holds, with those that earlier resumes set aside; files
  * that cannot be read are left out with a warning. */

@@ -7,6 +7,7 @@
 #include "core/mem.h"
 #include "core/range.h"
 #include "core/timer.h"
+#include "fed/convolutions.h"
 #include "fed/federation.h"
 #include "fed/provenance.h"
 #include "fed/report.h"
@@ -21,11 +22,12 @@
 #include <string.h>
 
 typedef struct run {
-    const fb_config *config;     /* borrowed */
-    const fb_options *options;   /* borrowed */
-    fb_comm *comm;               /* borrowed */
-    const fb_ops *ops;           /* borrowed */
-    fb_federation *federation;   /* owned, as everything below */
+    const fb_config *config;      /* borrowed */
+    const fb_options *options;    /* borrowed */
+    fb_comm *comm;                /* borrowed */
+    const fb_ops *ops;            /* borrowed */
+    fb_convolutions convolutions; /* owned, as everything below */
+    fb_federation *federation;
     fb_results *results;         /* rank 0 */
     fb_hospital_report *reports; /* (hospital_count) of the present round; rank 0 */
     fb_report *report;           /* turns them into records and lines; rank 0 */
@@ -132,7 +134,9 @@ static fb_status create_results(run *r, int argc, char **argv)
     FB_TRY_GOTO(status, fb_records_config(r->config, &config), done);
     const char *data =
         federation->privacy->guarantee->formal ? "in identity.txt, not for release" : federation->cohort->sha256;
-    FB_TRY_GOTO(status, fb_records_provenance(r->config, r->comm, r->ops, argc, argv, data, &provenance), done);
+    FB_TRY_GOTO(status,
+                fb_records_provenance(r->config, r->comm, r->ops, r->convolutions.table, argc, argv, data, &provenance),
+                done);
     FB_TRY_GOTO(status, fb_report_privacy_records(federation, &provenance), done);
     FB_TRY_GOTO(status, configured_total(federation, &total), done);
     FB_TRY_GOTO(status, FB_ALLOC(names, federation->hospital_count, "hospital names"), done);
@@ -278,12 +282,13 @@ static fb_status start(run *r, int argc, char **argv)
     const fb_ops *ops = r->ops;
     FB_TRY(fb_identity_check(r->config, ops, r->comm));
     FB_TRY(fb_status_agree(r->comm, is_root(r) ? make_folder(r) : FB_OK));
+    FB_TRY(fb_convolutions_settle(r->config, ops, r->comm, &r->convolutions));
     FB_TRY(fb_federation_create(r->config, ops, r->comm, r->config->run_output, &r->federation));
     fb_status status = FB_ALLOC(r->reports, r->federation->hospital_count, "reports");
     if (status == FB_OK && is_root(r))
         status = fb_report_create(r->federation, &r->report);
     if (status == FB_OK && is_root(r))
-        status = fb_resume_identity(r->config, ops, r->federation->cohort->sha256);
+        status = fb_resume_identity(r->config, ops, r->convolutions.sha256, r->federation->cohort->sha256);
     if (status == FB_OK && is_root(r))
         status = fb_resume_committed(r->config, &r->federation->committed);
     if (status == FB_OK && is_root(r) && r->config->run_resume)
@@ -315,5 +320,6 @@ fb_status fb_run(const fb_config *config, const fb_options *options, const fb_op
     fb_report_destroy(&r.report);
     FB_FREE(r.reports);
     fb_federation_destroy(&r.federation);
+    fb_convolutions_free(&r.convolutions);
     return status;
 }

@@ -24,7 +24,13 @@ enum { OLDEST = 91500 };
 
 static fb_status check_version(fb_cudnn *cudnn)
 {
+    char why[FB_CUDNN_ERROR_CHARS] = "";
     cudnn->version = (int64_t)cudnnGetVersion();
+    if (cudnn->version == 0) { /* nn/conv_cudnn_load.c says so */
+        cudnnGetLastErrorString(why, sizeof why);
+        return FB_FAIL("cuDNN cannot be loaded: %s; install cuDNN 9.15 or newer, or set LD_LIBRARY_PATH to its folder",
+                       why);
+    }
     if (cudnn->version < OLDEST)
         return FB_FAIL("cuDNN %lld.%lld.%lld is too old: before 9.15, 3-D convolutions in bfloat16 are slow, take "
                        "several times the memory, and 9.10.2 computed large ones wrongly; install 9.15 or newer",
@@ -86,6 +92,11 @@ void fb_cudnn_destroy(fb_cudnn **cudnn)
     if (c->handle)
         (void)cudnnDestroy(c->handle);
     FB_FREE(*cudnn);
+}
+
+int64_t fb_cudnn_version(const fb_cudnn *cudnn)
+{
+    return cudnn->version;
 }
 
 /* --- a convolution --------------------------------------------------------------------------------------------- */
@@ -238,8 +249,8 @@ static fb_status stopwatch_init(stopwatch *watch, int repeats)
 {
     watch->repeats = repeats;
     FB_TRY(FB_ALLOC(watch->ms, repeats, "timings"));
-    CUDA_TRY(cudaEventCreate(&watch->start));
-    CUDA_TRY(cudaEventCreate(&watch->stop));
+    CUDA_TRY(cudaEventCreateWithFlags(&watch->start, cudaEventDefault));
+    CUDA_TRY(cudaEventCreateWithFlags(&watch->stop, cudaEventDefault));
     return FB_OK;
 }
 

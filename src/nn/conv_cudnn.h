@@ -64,8 +64,8 @@ typedef struct fb_cudnn_tuning {
 } fb_cudnn_tuning;
 
 /* Makes a handle on the current device, bound to `stream` (a cudaStream_t, borrowed; NULL is the default stream).
- * Errors: cuDNN older than 9.15 (bfloat16 3-D convolutions were slow, memory-hungry and, with large shapes, wrong),
- * no usable device. */
+ * Errors: no cuDNN in the build, or no libcudnn.so.9 here, which is loaded only now; cuDNN older than 9.15 (bfloat16
+ * 3-D convolutions were slow, memory-hungry and, with large shapes, wrong); no usable device. */
 fb_status fb_cudnn_create(void *stream, fb_cudnn **out) FB_MUST_USE;
 
 /* The same without a device: plans are made for the device that `json` describes in cuDNN's own words
@@ -74,6 +74,8 @@ fb_status fb_cudnn_create_deviceless(const char *json, fb_cudnn **out) FB_MUST_U
 
 /* Destroy what was made from it first. */
 void fb_cudnn_destroy(fb_cudnn **cudnn);
+
+int64_t fb_cudnn_version(const fb_cudnn *cudnn); /* cudnnGetVersion(), e.g. 91900 */
 
 /* Lists the plans of one direction of a convolution. With choice NULL, all that the heuristics (mode A, then fallback)
  * know, can be built, are deterministic and keep the precision, cuDNN's favourite first; otherwise exactly that one.

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+const fb_conv_tuning fb_conv_tuning_default = {0};
+
 static const char *const missing = "this build has no CUDA; build where nvcc is, or with CUDA_HOME=... make";
 
 int fb_cuda_count(size_t chars, char *why)
@@ -33,4 +35,43 @@ fb_status fb_ops_cuda_create(fb_act_type act, fb_ops **out)
 void fb_ops_cuda_destroy(fb_ops **ops)
 {
     (void)ops;
+}
+
+fb_status fb_ops_cuda_start_cudnn(const fb_ops *ops)
+{
+    (void)ops;
+    return FB_FAIL("%s", missing);
+}
+
+fb_status fb_ops_cuda_tune_begin(const fb_ops *ops, const fb_conv_tuning *how)
+{
+    (void)ops;
+    (void)how;
+    return FB_FAIL("%s", missing);
+}
+
+void fb_ops_cuda_tune_end(const fb_ops *ops)
+{
+    (void)ops;
+}
+
+fb_status fb_ops_cuda_choices_print(const fb_ops *ops, int with_times, char **text)
+{
+    (void)ops;
+    (void)with_times;
+    (void)text;
+    return FB_FAIL("%s", missing);
+}
+
+fb_status fb_ops_cuda_choices_set(const fb_ops *ops, const char *text)
+{
+    (void)ops;
+    (void)text;
+    return FB_FAIL("%s", missing);
+}
+
+void fb_ops_cuda_choices_count(const fb_ops *ops, int *all, int *cudnn)
+{
+    (void)ops;
+    *all = *cudnn = 0;
 }

@@ -198,8 +198,7 @@ struct gumbel_keys {
     __device__ __forceinline__ void draw(fb_stream *stream, int64_t k) const
     {
         const uint32_t magnitude = (uint32_t)(grid[k] < 0 ? -grid[k] : grid[k]);
-        key_of[k] =
-            fb_draw_gumbel(tables, stream) + (int64_t)((fb_wide)magnitude * factor >> FACTOR_BITS_SCORE);
+        key_of[k] = fb_draw_gumbel(tables, stream) + (int64_t)((fb_wide)magnitude * factor >> FACTOR_BITS_SCORE);
     }
 };
 
@@ -218,10 +217,11 @@ struct svt_tests {
     }
 };
 
-/* The draws of the blocks from first_block on, up to draw `end`. Every thread goes on to the last draw of a whole block,
- * with its warp. */
+/* The draws of the blocks from first_block on, up to draw `end`. Every thread goes on to the last draw of a whole
+ * block, with its warp. */
 template <typename Law>
-static __global__ void __launch_bounds__(FB_WARP) draw_blocks(fb_address_key key, int64_t first_block, int64_t end, Law law)
+static __global__ void __launch_bounds__(FB_WARP)
+    draw_blocks(fb_address_key key, int64_t first_block, int64_t end, Law law)
 {
     const int64_t block = first_block + fb_first(), begin = block * FB_NOISE_BLOCK;
     fb_stream stream;

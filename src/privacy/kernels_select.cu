@@ -7,7 +7,8 @@
  *
  * The SVT's order: Fisher-Yates swaps place k with a later one, target[k], for k in order. Swaps that have no place in
  * common may be made in any order. So in every round each waiting swap claims both of its places, the earliest one gets
- * a place, and who got both is made (Shun, Gu, Blelloch, Fineman & Gibbons 2015: O(log n) rounds with high probability).
+ * a place, and who got both is made (Shun, Gu, Blelloch, Fineman & Gibbons 2015: O(log n) rounds with high
+ * probability).
  */
 #include "privacy/kernels_privacy.cuh"
 
@@ -225,8 +226,8 @@ static void launch_keep(fb_cuda_queue *queue, const char *name, Keep keep, int64
 }
 
 template <typename Bits>
-static void select_by(fb_cuda_queue *queue, Bits bits_of, int known, int64_t n, int64_t count, unsigned long long *tiles,
-                   uint32_t *index, fb_privacy_state *state)
+static void select_by(fb_cuda_queue *queue, Bits bits_of, int known, int64_t n, int64_t count,
+                      unsigned long long *tiles, uint32_t *index, fb_privacy_state *state)
 {
     const uint64_t all = ~UINT64_C(0) >> (64 - known);
     fb_privacy_launch(queue, "selection", 1, FB_PRIVACY_HISTOGRAM, begin_select, (unsigned long long)count, state);
@@ -290,7 +291,8 @@ extern "C" void fb_privacy_count_common(fb_cuda_queue *queue, int64_t n, int64_t
     fb_privacy_launch(queue, "overlap", fb_grid_for(count), FB_THREADS, count_marks, count, other, mark, state);
 }
 
-/* --- the SVT's order and results ----------------------------------------------------------------------------------- */
+/* --- the SVT's order and results -----------------------------------------------------------------------------------
+ */
 
 static __global__ void svt_begin(int64_t n, const int32_t *grid, fb_svt_arrays arrays)
 {
@@ -377,7 +379,7 @@ extern "C" void fb_privacy_svt_swap(fb_cuda_queue *queue, int rounds, int64_t fr
 extern "C" void fb_privacy_svt_take(fb_cuda_queue *queue, int64_t from, int64_t to, int64_t wanted, int64_t kept,
                                     unsigned long long *tiles, const fb_svt_arrays *arrays, fb_privacy_state *state)
 {
-    const tested keep = {arrays->rest + from, arrays->other + kept, arrays->flag, arrays->chosen,
-                         (unsigned long long)wanted, state};
+    const tested keep = {arrays->rest + from, arrays->other + kept,       arrays->flag,
+                         arrays->chosen,      (unsigned long long)wanted, state};
     launch_keep(queue, "SVT results", keep, to - from, tiles, state);
 }

@@ -80,6 +80,7 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void *), void *argument);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
@@ -99,6 +100,8 @@ void fb_emulator_limit(int64_t bytes);          /* of device memory in use; the 
 int64_t fb_emulator_fail_after(int64_t calls);  /* the call after so many fails once; negative: none. Returns how many
                                                  * were still to come before the last one that was chosen. */
 int64_t fb_emulator_launches(void);             /* kernels queued so far, those of replayed graphs included */
+void fb_emulator_kernel_ms(int64_t ms);         /* what events say that a kernel takes; all else takes 1 ms, as it
+                                                    does without this call */
 int64_t fb_emulator_conflicts(void);            /* matrices of fb_load_*, so far, of which two rows share banks */
 
 #ifdef __cplusplus

@@ -189,7 +189,7 @@ struct fb_emulated_graph {
 
 /* An event counts its recordings: a wait is for those that were queued before it. */
 struct fb_emulated_event {
-    int64_t queued = 0, reached = 0;
+    int64_t queued = 0, reached = 0, ms = 0;
 };
 
 /* What a stream does next: some work, or the recording of an event, or a wait until one was recorded so often. */
@@ -204,6 +204,7 @@ struct fb_emulated_stream {
 };
 static std::vector<cudaStream_t> streams;
 static bool last_stream_first;
+static int64_t clock_ms, kernel_ms = 1; /* the clock counts what was queued */
 
 /* All that a stream can do before it has to wait for another. Returns whether it did anything. */
 static bool run_stream(cudaStream_t stream)
@@ -253,6 +254,7 @@ static cudaError_t submit(cudaStream_t stream, std::function<void()> work)
         stream->capture->work.push_back(work);
     else
         stream->tasks.push_back({work, nullptr, nullptr, 0});
+    clock_ms++;
     return cudaSuccess;
 }
 
@@ -303,6 +305,17 @@ extern "C" cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return cudaSuccess; /* what a call returned before is not returned again */
 }
 
+extern "C" cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void *), void *argument)
+{
+    MAY_FAIL();
+    return submit(stream, [=]() { function(argument); });
+}
+
+extern "C" void fb_emulator_kernel_ms(int64_t ms)
+{
+    kernel_ms = ms;
+}
+
 extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
     if (event->queued == 0)
@@ -332,6 +345,7 @@ extern "C" cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     if (stream->capture)
         fb_emulator_give_up("events of a captured stream are not emulated");
     event->queued++;
+    event->ms = clock_ms;
     stream->tasks.push_back({nullptr, event, nullptr, 0});
     return cudaSuccess;
 }
@@ -347,7 +361,7 @@ extern "C" cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t beg
 {
     if (begin->reached == 0 || end->reached == 0)
         fb_emulator_give_up("the time between events that were not reached");
-    *milliseconds = 1.0f; /* there is no clock */
+    *milliseconds = (float)(end->ms - begin->ms);
     return cudaSuccess;
 }
 
@@ -532,5 +546,6 @@ cudaError_t fb_emulator_launch(dim3 grid, dim3 block, cudaStream_t stream, std::
         stream->capture->launches++;
     else
         launches++;
+    clock_ms += kernel_ms - 1;
     return submit(stream, [=]() { fb_emulator_run_grid(grid, block, thread); });
 }
