@@ -293,7 +293,7 @@ $(BUILDDIR)/emulated/%.o: %.c
 define compile_emulated
 @mkdir -p $(@D)
 $(if $(Q),@echo '  CXX $<')
-$(Q)$(CXX) -I$(EMULATOR) -Isrc -std=c++17 $(OPTIMISE) $(SANITIZE) -Wall -Wextra -Wshadow -Wno-unknown-pragmas \
+$(Q)$(CXX) -I$(EMULATOR) -Isrc -std=c++17 $(if $(SAN),-O1 -g,$(OPTIMISE)) $(SANITIZE) -Wall -Wextra -Wshadow -Wno-unknown-pragmas \
     $(if $(WERROR),-Werror) \
     -ffp-contract=off -MMD -MP -x c++ -c $< -o $@
 endef
