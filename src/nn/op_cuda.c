@@ -268,14 +268,33 @@ static void turn(const fb_ops *ops)
     fb_cuda_note(ops, "cudaEventRecord", cudaEventRecord(fb_cuda_state(ops)->turned, fb_cuda_state(ops)->queue.stream));
 }
 
-static fb_status download(const fb_ops *ops, void *to, const void *from, int64_t bytes)
+/* One piece, by way of a stage: what fails may leave the copy in progress, which must not find the caller's memory
+ * gone. */
+static void fetch_piece(const fb_ops *ops, fb_cuda_stage *s, void *to, const void *from, size_t bytes)
 {
     fb_cuda_queue *queue = &fb_cuda_state(ops)->queue;
-    if (queue->error == cudaSuccess)
+    if (!has_failed(ops))
+        fb_cuda_note(ops, "page-locked memory", cudaEventSynchronize(s->sent));
+    if (!has_failed(ops))
         fb_cuda_note(ops, "copy from the device",
-                     cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToHost, queue->stream));
-    if (queue->error == cudaSuccess)
+                     cudaMemcpyAsync(s->memory, from, bytes, cudaMemcpyDeviceToHost, queue->stream));
+    if (!has_failed(ops))
+        fb_cuda_note(ops, "cudaEventRecord", cudaEventRecord(s->sent, queue->stream));
+    if (!has_failed(ops))
         fb_cuda_note(ops, "work on the device", cudaStreamSynchronize(queue->stream));
+    if (!has_failed(ops))
+        memcpy(to, s->memory, bytes);
+}
+
+static fb_status download(const fb_ops *ops, void *to, const void *from, int64_t bytes)
+{
+    fb_cuda_backend *b = fb_cuda_state(ops);
+    if (!has_failed(ops))
+        fb_cuda_note(ops, "page-locked memory", start_stages(b));
+    for (int64_t at = 0; at < bytes && !has_failed(ops); at += FB_CUDA_STAGE_BYTES) {
+        const int64_t rest = bytes - at, piece = rest < FB_CUDA_STAGE_BYTES ? rest : FB_CUDA_STAGE_BYTES;
+        fetch_piece(ops, &b->stages[0], (char *)to + at, (const char *)from + at, (size_t)piece);
+    }
     return take_failure(ops);
 }
 
