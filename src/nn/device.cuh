@@ -5,7 +5,7 @@
 #pragma once
 
 #include "nn/gpu.cuh"
-#include "nn/kernels_cuda.h"
+#include "nn/launch.cuh"
 
 #include <math.h>
 
@@ -26,39 +26,25 @@ static __device__ __forceinline__ void fb_store8(float *to, const float v[8])
     ((float4 *)to)[1] = make_float4(v[4], v[5], v[6], v[7]);
 }
 
-/* Two bfloat16 in a word, the first in the lower half. */
-static __device__ __forceinline__ unsigned fb_pack2(float low, float high)
+static __device__ __forceinline__ void fb_unpack_bf16(unsigned pair, float v[2])
 {
-    union {
-        __nv_bfloat16 half[2];
-        unsigned word;
-    } pair = {{__float2bfloat16_rn(low), __float2bfloat16_rn(high)}};
-    return pair.word;
-}
-
-static __device__ __forceinline__ void fb_unpack2(unsigned word, float *low, float *high)
-{
-    union {
-        unsigned bits;
-        float value;
-    } l = {word << 16}, h = {word & 0xffff0000u};
-    *low = l.value;
-    *high = h.value;
+    v[0] = fb_low_bf16(pair);
+    v[1] = fb_high_bf16(pair);
 }
 
 static __device__ __forceinline__ void fb_load8(const __nv_bfloat16 *from, float v[8])
 {
     const uint4 words = *(const uint4 *)from;
-    fb_unpack2(words.x, &v[0], &v[1]);
-    fb_unpack2(words.y, &v[2], &v[3]);
-    fb_unpack2(words.z, &v[4], &v[5]);
-    fb_unpack2(words.w, &v[6], &v[7]);
+    fb_unpack_bf16(words.x, v + 0);
+    fb_unpack_bf16(words.y, v + 2);
+    fb_unpack_bf16(words.z, v + 4);
+    fb_unpack_bf16(words.w, v + 6);
 }
 
 static __device__ __forceinline__ void fb_store8(__nv_bfloat16 *to, const float v[8])
 {
-    *(uint4 *)to =
-        make_uint4(fb_pack2(v[0], v[1]), fb_pack2(v[2], v[3]), fb_pack2(v[4], v[5]), fb_pack2(v[6], v[7]));
+    *(uint4 *)to = make_uint4(fb_pack_bf16(v[0], v[1]), fb_pack_bf16(v[2], v[3]), fb_pack_bf16(v[4], v[5]),
+                              fb_pack_bf16(v[6], v[7]));
 }
 
 static __device__ __forceinline__ float fb_load(const float *from)
@@ -78,7 +64,7 @@ static __device__ __forceinline__ void fb_store4(float *to, const float v[4])
 
 static __device__ __forceinline__ void fb_store4(__nv_bfloat16 *to, const float v[4])
 {
-    *(uint2 *)to = {fb_pack2(v[0], v[1]), fb_pack2(v[2], v[3])};
+    *(uint2 *)to = {fb_pack_bf16(v[0], v[1]), fb_pack_bf16(v[2], v[3])};
 }
 
 /* --- launches --------------------------------------------------------------------------------------- */
@@ -92,18 +78,10 @@ static inline unsigned fb_blocks_for(int64_t work, int64_t each)
 }
 
 template <typename... Expected, typename... Actual>
-void fb_launch(fb_cuda_queue *queue, const char *name, unsigned blocks, void (*kernel)(Expected...),
-               Actual... arguments)
+static void fb_launch(fb_cuda_queue *queue, const char *name, unsigned blocks, void (*kernel)(Expected...),
+                      Actual... arguments)
 {
-    if (queue->error != cudaSuccess)
-        return;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(blocks);
-    config.blockDim = dim3(FB_BLOCK);
-    config.stream = queue->stream;
-    queue->error = cudaLaunchKernelEx(&config, kernel, static_cast<Expected>(arguments)...);
-    if (queue->error != cudaSuccess)
-        queue->failed = name;
+    fb_launch_threads(queue, name, blocks, FB_BLOCK, kernel, arguments...);
 }
 
 /* --- sums in two stages ------------------------------------------------------------------------------ */

@@ -133,7 +133,7 @@ static cudaError_t pack_direction(const fb_conv_shape *s, conv_direction directi
 {
     const conv_packing p = conv_packing_of(s, direction);
     const int count = packed_words(&p);
-    return conv_launch(pack_words, dim3((unsigned)conv_ceil_div(count, 256)), 256, stream, p, count, w, packed);
+    return fb_launch_kernel(stream, dim3((unsigned)conv_ceil_div(count, 256)), 256, pack_words, p, count, w, packed);
 }
 
 /* --- partial gradients of the weights ---------------------------------------------------------------------- */
@@ -167,8 +167,8 @@ static __global__ void sum_partials(int count, int taps, int c_in, int c_out, co
 static cudaError_t launch_sum(const fb_conv_shape *s, int count, const float *partials, float *dw, cudaStream_t stream)
 {
     const int taps = conv_taps(s), elements = taps * (int)(s->c_in * s->c_out);
-    return conv_launch(sum_partials, dim3((unsigned)conv_ceil_div(elements, SUM_ELEMENTS)), SUM_ELEMENTS * SUM_SLICES,
-                       stream, count, taps, (int)s->c_in, (int)s->c_out, partials, dw);
+    return fb_launch_kernel(stream, dim3((unsigned)conv_ceil_div(elements, SUM_ELEMENTS)), SUM_ELEMENTS * SUM_SLICES,
+                            sum_partials, count, taps, (int)s->c_in, (int)s->c_out, partials, dw);
 }
 
 /* --- memory ------------------------------------------------------------------------------------------------ */

@@ -12,6 +12,7 @@
 
 #include "nn/gpu.cuh"
 #include "nn/kernels_conv_cuda.h"
+#include "nn/launch.cuh"
 
 /* What one launch reads and writes. For backward data `in` and c_in are those of dy. */
 struct conv_geometry {
@@ -230,17 +231,6 @@ static __device__ __forceinline__ void conv_fill(uint4 *tile, const int extent[3
 }
 
 /* --- host -------------------------------------------------------------------------------------------------- */
-
-template <typename... Expected, typename... Actual>
-static cudaError_t conv_launch(void (*kernel)(Expected...), dim3 grid, unsigned threads, cudaStream_t stream,
-                               Actual... arguments)
-{
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.stream = stream;
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
 
 /* kernels_conv.cu */
 conv_geometry conv_geometry_of(const fb_conv_shape *s, conv_direction direction);

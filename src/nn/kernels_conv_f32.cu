@@ -24,8 +24,8 @@ cudaError_t conv_f32_pack(const fb_conv_shape *s, conv_direction direction, cons
 {
     const conv_geometry g = conv_geometry_of(s, direction);
     const int padded = conv_ceil_div(g.c_out, LANES) * LANES, taps = conv_taps(s), count = taps * g.c_in * padded;
-    return conv_launch(pack_f32, dim3((unsigned)conv_ceil_div(count, 256)), 256, stream, taps, g.c_in, g.c_out, padded,
-                       (int)(direction == CONV_BWD_DATA), count, w, packed);
+    return fb_launch_kernel(stream, dim3((unsigned)conv_ceil_div(count, 256)), 256, pack_f32, taps, g.c_in, g.c_out,
+                            padded, (int)(direction == CONV_BWD_DATA), count, w, packed);
 }
 
 /* --- forward and backward data ----------------------------------------------------------------------------- */
@@ -129,9 +129,10 @@ cudaError_t conv_f32_apply(const fb_conv_shape *s, conv_direction direction, con
     const int runs = g.out[0] * conv_ceil_div(g.out[1], RUN) * g.out[2];
     const dim3 grid((unsigned)conv_ceil_div(runs, THREADS), (unsigned)conv_ceil_div(g.c_out, LANES));
     const bool by_four = g.c_in % 4 == 0, back = direction == CONV_BWD_DATA;
-    return conv_launch(by_four ? (back ? gather<4, true> : gather<4, false>)
-                               : (back ? gather<1, true> : gather<1, false>),
-                       grid, THREADS, stream, g, s->kernel, s->stride, packed, x, y);
+    return fb_launch_kernel(
+        stream, grid, THREADS,
+        by_four ? (back ? gather<4, true> : gather<4, false>) : (back ? gather<1, true> : gather<1, false>), g,
+        s->kernel, s->stride, packed, x, y);
 }
 
 /* --- backward weights -------------------------------------------------------------------------------------- */
@@ -208,5 +209,5 @@ cudaError_t conv_f32_weights(const fb_conv_shape *s, int count, const float *x, 
     const conv_geometry g = conv_geometry_of(s, CONV_FWD);
     const dim3 grid((unsigned)count, (unsigned)conv_taps(s),
                     (unsigned)(conv_ceil_div(g.c_in, LANES) * conv_ceil_div(g.c_out, LANES)));
-    return conv_launch(correlate, grid, THREADS, stream, g, s->kernel, s->stride, x, dy, partials);
+    return fb_launch_kernel(stream, grid, THREADS, correlate, g, s->kernel, s->stride, x, dy, partials);
 }

@@ -31,8 +31,7 @@ static __device__ __forceinline__ void load_near(fragments<ROWS> *a, int dy, con
             fb_load_4(a->near[my * S + dy], near_row + (my * S + dy) * PITCH);
 }
 
-template <int PITCH, int ROWS>
-static __device__ __forceinline__ void load_far(fragments<ROWS> *a, const uint4 *far_row)
+template <int PITCH, int ROWS> static __device__ __forceinline__ void load_far(fragments<ROWS> *a, const uint4 *far_row)
 {
 #pragma unroll
     for (int r = 0; r < ROWS; r += 2)
@@ -155,9 +154,9 @@ static cudaError_t launch_conv3(const conv_geometry *g, int blocks, const unsign
 {
     const int tiles_z = conv_ceil_div(g->out[0], MZ * WZ), tiles_y = conv_ceil_div(g->out[1], MY * WY);
     const int tiles_x = conv_ceil_div(g->out[2], 16);
-    return conv_launch(conv3<S, PLANES, NT, MZ, MY, WZ, WY>,
-                       dim3((unsigned)(tiles_x * blocks), (unsigned)tiles_y, (unsigned)tiles_z), 32 * WZ * WY, stream,
-                       *g, blocks, (const uint4 *)x, w, (__nv_bfloat16 *)y);
+    return fb_launch_kernel(stream, dim3((unsigned)(tiles_x * blocks), (unsigned)tiles_y, (unsigned)tiles_z),
+                            32 * WZ * WY, conv3<S, PLANES, NT, MZ, MY, WZ, WY>, *g, blocks, (const uint4 *)x, w,
+                            (__nv_bfloat16 *)y);
 }
 
 /* --- backward data of stride 2 ----------------------------------------------------------------------------- */
@@ -166,7 +165,10 @@ static cudaError_t launch_conv3(const conv_geometry *g, int blocks, const unsign
 template <int Z, int Y> struct scatter_tile {
     static constexpr int ROWS_Z = Z + 1, ROWS_Y = Y + 1, WIDTH = 17;
     static constexpr int VOXELS = ROWS_Z * ROWS_Y * WIDTH, PLANE = (VOXELS + 3) / 8 * 8 + 4;
-    static constexpr __host__ __device__ int column(int x) { return x; }
+    static constexpr __host__ __device__ int column(int x)
+    {
+        return x;
+    }
 };
 
 /* The fragments at the 8 offsets of dy, in the pairs in which the steps want them: side by side along W (x[zy]), along
@@ -265,9 +267,9 @@ static cudaError_t launch_scatter(const conv_geometry *g, int blocks, const unsi
 {
     const int tiles_z = conv_ceil_div(g->in[0], SCATTER_Z), tiles_y = conv_ceil_div(g->in[1], SCATTER_Y);
     const int tiles_x = conv_ceil_div(g->in[2], 16);
-    return conv_launch(scatter<NT, KERNEL>,
-                       dim3((unsigned)(tiles_x * blocks), (unsigned)tiles_y, (unsigned)tiles_z), SCATTER_THREADS,
-                       stream, *g, blocks, (const uint4 *)dy, w, (__nv_bfloat16 *)dx);
+    return fb_launch_kernel(stream, dim3((unsigned)(tiles_x * blocks), (unsigned)tiles_y, (unsigned)tiles_z),
+                            SCATTER_THREADS, scatter<NT, KERNEL>, *g, blocks, (const uint4 *)dy, w,
+                            (__nv_bfloat16 *)dx);
 }
 
 /* --- which kernel ------------------------------------------------------------------------------------------ */

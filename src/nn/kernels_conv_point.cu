@@ -82,8 +82,8 @@ static cudaError_t launch_point(const conv_geometry *g, int blocks, const unsign
                                 cudaStream_t stream)
 {
     const unsigned shares = (unsigned)conv_ceil_div(conv_voxels(g->out), BLOCK_VOXELS);
-    return conv_launch(point<S, WORDS, NT>, dim3(shares * (unsigned)blocks), 32 * WARPS, stream, *g, blocks,
-                       (const __nv_bfloat16 *)x, w, (__nv_bfloat16 *)y);
+    return fb_launch_kernel(stream, dim3(shares * (unsigned)blocks), 32 * WARPS, point<S, WORDS, NT>, *g, blocks,
+                            (const __nv_bfloat16 *)x, w, (__nv_bfloat16 *)y);
 }
 
 typedef cudaError_t launcher(const conv_geometry *g, int blocks, const unsigned *w, const void *x, void *y,
@@ -209,17 +209,17 @@ cudaError_t conv_logits_fwd(const fb_conv_shape *s, const float *w, const void *
 {
     const conv_geometry g = conv_geometry_of(s, CONV_FWD);
     const int voxels = conv_voxels(g.out);
-    return conv_launch(logits_fwd, dim3((unsigned)conv_ceil_div(voxels, THREADS)), THREADS, stream, voxels, g.c_in,
-                       (const __nv_bfloat16 *)x, w, y);
+    return fb_launch_kernel(stream, dim3((unsigned)conv_ceil_div(voxels, THREADS)), THREADS, logits_fwd, voxels, g.c_in,
+                            (const __nv_bfloat16 *)x, w, y);
 }
 
-cudaError_t conv_logits_bwd_data(const fb_conv_shape *s, const float *w, const float *dy, void *dx,
-                                 cudaStream_t stream)
+cudaError_t conv_logits_bwd_data(const fb_conv_shape *s, const float *w, const float *dy, void *dx, cudaStream_t stream)
 {
     const conv_geometry g = conv_geometry_of(s, CONV_FWD);
     const int voxels = conv_voxels(g.out);
     const int blocks = conv_ceil_div(voxels * (g.c_in / 8), THREADS);
-    return conv_launch(logits_bwd_data, dim3((unsigned)blocks), THREADS, stream, voxels, g.c_in, dy, w, (uint4 *)dx);
+    return fb_launch_kernel(stream, dim3((unsigned)blocks), THREADS, logits_bwd_data, voxels, g.c_in, dy, w,
+                            (uint4 *)dx);
 }
 
 /* A share of at least 4 voxels a thread; about two blocks of 256 threads for each multiprocessor of a large device. */
@@ -234,6 +234,6 @@ cudaError_t conv_logits_weights(const fb_conv_shape *s, int count, const void *x
                                 cudaStream_t stream)
 {
     const conv_geometry g = conv_geometry_of(s, CONV_FWD);
-    return conv_launch(logits_weights, dim3((unsigned)(count * (g.c_in / 8))), THREADS, stream, conv_voxels(g.out),
-                       g.c_in, count, (const __nv_bfloat16 *)x, dy, partials);
+    return fb_launch_kernel(stream, dim3((unsigned)(count * (g.c_in / 8))), THREADS, logits_weights, conv_voxels(g.out),
+                            g.c_in, count, (const __nv_bfloat16 *)x, dy, partials);
 }

@@ -317,9 +317,9 @@ static cudaError_t launch_wgrad3(const fb_conv_shape *s, int count, const void *
     const wgrad_plan plan = plan_of(s);
     int n[3] = {1, 1, 1};
     const int tiles = tiles_of(s, &plan, n);
-    return conv_launch(wgrad3<S, PLANES, NT, TZ, TY>,
-                       dim3((unsigned)(count), (unsigned)channel_blocks(s, &plan)), THREADS, stream,
-                       conv_geometry_of(s, CONV_FWD), tiles, n[1], n[2], (const uint4 *)x, (const uint4 *)dy, partials);
+    return fb_launch_kernel(stream, dim3((unsigned)(count), (unsigned)channel_blocks(s, &plan)), THREADS,
+                            wgrad3<S, PLANES, NT, TZ, TY>, conv_geometry_of(s, CONV_FWD), tiles, n[1], n[2],
+                            (const uint4 *)x, (const uint4 *)dy, partials);
 }
 
 template <int S, int MT, int NT>
@@ -329,9 +329,9 @@ static cudaError_t launch_wgrad1(const fb_conv_shape *s, int count, const void *
     const wgrad_plan plan = plan_of(s);
     int n[3];
     const int stages = tiles_of(s, &plan, n);
-    return conv_launch(wgrad1<S, MT, NT>, dim3((unsigned)(count), (unsigned)channel_blocks(s, &plan)),
-                       POINT_THREADS, stream, conv_geometry_of(s, CONV_FWD), stages, (const uint4 *)x,
-                       (const uint4 *)dy, partials);
+    return fb_launch_kernel(stream, dim3((unsigned)(count), (unsigned)channel_blocks(s, &plan)), POINT_THREADS,
+                            wgrad1<S, MT, NT>, conv_geometry_of(s, CONV_FWD), stages, (const uint4 *)x,
+                            (const uint4 *)dy, partials);
 }
 
 typedef cudaError_t launcher(const fb_conv_shape *s, int count, const void *x, const void *dy, float *partials,

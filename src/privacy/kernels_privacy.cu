@@ -108,24 +108,24 @@ static __global__ void scale(uint64_t factor, int64_t count, int64_t *value)
 extern "C" void fb_privacy_quantise(fb_cuda_queue *queue, const fb_quantiser *quantiser, int64_t n, const float *dw,
                                     int32_t *grid, fb_privacy_state *state)
 {
-    fb_privacy_launch(queue, "grid", fb_grid_for(n), FB_THREADS, quantise, *quantiser, n, dw, grid, state);
+    fb_launch_threads(queue, "grid", fb_grid_for(n), FB_THREADS, quantise, *quantiser, n, dw, grid, state);
 }
 
 extern "C" void fb_privacy_count_non_finite(fb_cuda_queue *queue, int64_t n, const float *dw, fb_privacy_state *state)
 {
-    fb_privacy_launch(queue, "finite values", fb_grid_for(n), FB_THREADS, count_non_finite, n, dw, state);
+    fb_launch_threads(queue, "finite values", fb_grid_for(n), FB_THREADS, count_non_finite, n, dw, state);
 }
 
 extern "C" void fb_privacy_take_grid(fb_cuda_queue *queue, int64_t count, const uint32_t *index, const int32_t *grid,
                                      int64_t *value)
 {
-    fb_privacy_launch(queue, "values", fb_grid_for(count), FB_THREADS, take_grid, count, index, grid, value);
+    fb_launch_threads(queue, "values", fb_grid_for(count), FB_THREADS, take_grid, count, index, grid, value);
 }
 
 extern "C" void fb_privacy_take_unclipped(fb_cuda_queue *queue, double steps, double per_grid_step, int64_t count,
                                           const uint32_t *index, const float *dw, int64_t *value)
 {
-    fb_privacy_launch(queue, "values", fb_grid_for(count), FB_THREADS, take_unclipped, steps, per_grid_step, count,
+    fb_launch_threads(queue, "values", fb_grid_for(count), FB_THREADS, take_unclipped, steps, per_grid_step, count,
                       index, dw, value);
 }
 
@@ -133,26 +133,26 @@ extern "C" void fb_privacy_take_quantised(fb_cuda_queue *queue, const fb_quantis
                                           const uint32_t *index, const float *dw, int64_t *value,
                                           fb_privacy_state *state)
 {
-    fb_privacy_launch(queue, "values", fb_grid_for(count), FB_THREADS, take_quantised, *quantiser, count, index, dw,
+    fb_launch_threads(queue, "values", fb_grid_for(count), FB_THREADS, take_quantised, *quantiser, count, index, dw,
                       value, state);
 }
 
 extern "C" void fb_privacy_take_floats(fb_cuda_queue *queue, float limit, int64_t count, const uint32_t *index,
                                        const float *dw, float *value, fb_privacy_state *state)
 {
-    fb_privacy_launch(queue, "values", fb_grid_for(count), FB_THREADS, take_floats, limit, count, index, dw, value,
+    fb_launch_threads(queue, "values", fb_grid_for(count), FB_THREADS, take_floats, limit, count, index, dw, value,
                       state);
 }
 
 extern "C" void fb_privacy_add_squares(fb_cuda_queue *queue, int64_t count, const int64_t *value,
                                        fb_privacy_state *state)
 {
-    fb_privacy_launch(queue, "norm", fb_grid_for(count), FB_THREADS, add_squares, count, value, state);
+    fb_launch_threads(queue, "norm", fb_grid_for(count), FB_THREADS, add_squares, count, value, state);
 }
 
 extern "C" void fb_privacy_scale(fb_cuda_queue *queue, uint64_t factor, int64_t count, int64_t *value)
 {
-    fb_privacy_launch(queue, "scale", fb_grid_for(count), FB_THREADS, scale, factor, count, value);
+    fb_launch_threads(queue, "scale", fb_grid_for(count), FB_THREADS, scale, factor, count, value);
 }
 
 /* --- draws ---------------------------------------------------------------------------------------------------- */
@@ -241,7 +241,7 @@ static void launch_draws(fb_cuda_queue *queue, const char *name, const fb_addres
                          Law law)
 {
     const int64_t first_block = begin / FB_NOISE_BLOCK, blocks = fb_noise_blocks(end) - first_block;
-    fb_privacy_launch(queue, name, (blocks + FB_WARP - 1) / FB_WARP, FB_WARP, draw_blocks<Law>, *key, first_block, end,
+    fb_launch_threads(queue, name, (blocks + FB_WARP - 1) / FB_WARP, FB_WARP, draw_blocks<Law>, *key, first_block, end,
                       law);
 }
 

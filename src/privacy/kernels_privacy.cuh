@@ -1,31 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the kernels of a release share: launches, sums over a block, and the key stream of a warp.
+ * What the kernels of a release share: grids, sums over a block, and the key stream of a warp.
  */
 #pragma once
 
 #define FB_STREAM_OF_THREAD
 
 #include "nn/gpu.cuh"
+#include "nn/launch.cuh"
 #include "privacy/kernels_privacy.h"
 #include "privacy/stream.h"
 
 enum { FB_THREADS = 256, FB_WARP = 32, FB_GRID_MAX = 2112, FB_ALL_LANES = -1 };
-
-template <typename... Expected, typename... Actual>
-static void fb_privacy_launch(fb_cuda_queue *queue, const char *name, int64_t blocks, unsigned threads,
-                              void (*kernel)(Expected...), Actual... arguments)
-{
-    if (queue->error != cudaSuccess || blocks == 0)
-        return;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)blocks);
-    config.blockDim = dim3(threads);
-    config.stream = queue->stream;
-    queue->error = cudaLaunchKernelEx(&config, kernel, static_cast<Expected>(arguments)...);
-    if (queue->error != cudaSuccess)
-        queue->failed = name;
-}
 
 /* Blocks whose threads stride over `count` elements. */
 static inline int64_t fb_grid_for(int64_t count)

@@ -220,9 +220,9 @@ static void launch_keep(fb_cuda_queue *queue, const char *name, Keep keep, int64
                         fb_privacy_state *state)
 {
     const int64_t count = (n + FB_TILE - 1) / FB_TILE;
-    fb_privacy_launch(queue, name, count, FB_THREADS, count_tiles<Keep>, keep, n, tiles);
-    fb_privacy_launch(queue, name, 1, SCAN_THREADS, add_up_tiles, count, tiles, state);
-    fb_privacy_launch(queue, name, count, FB_THREADS, write_tiles<Keep>, keep, n, tiles);
+    fb_launch_threads(queue, name, count, FB_THREADS, count_tiles<Keep>, keep, n, tiles);
+    fb_launch_threads(queue, name, 1, SCAN_THREADS, add_up_tiles, count, tiles, state);
+    fb_launch_threads(queue, name, count, FB_THREADS, write_tiles<Keep>, keep, n, tiles);
 }
 
 template <typename Bits>
@@ -230,13 +230,13 @@ static void select_by(fb_cuda_queue *queue, Bits bits_of, int known, int64_t n, 
                       unsigned long long *tiles, uint32_t *index, fb_privacy_state *state)
 {
     const uint64_t all = ~UINT64_C(0) >> (64 - known);
-    fb_privacy_launch(queue, "selection", 1, FB_PRIVACY_HISTOGRAM, begin_select, (unsigned long long)count, state);
+    fb_launch_threads(queue, "selection", 1, FB_PRIVACY_HISTOGRAM, begin_select, (unsigned long long)count, state);
     while (known > 0) {
         const uint64_t above = all & ~(~UINT64_C(0) >> (64 - known));
         const int shift = known > DIGIT_BITS ? known - DIGIT_BITS : 0;
-        fb_privacy_launch(queue, "selection", fb_grid_for(n), FB_THREADS, count_digits<Bits>, bits_of, n, shift, above,
+        fb_launch_threads(queue, "selection", fb_grid_for(n), FB_THREADS, count_digits<Bits>, bits_of, n, shift, above,
                           state);
-        fb_privacy_launch(queue, "selection", 1, FB_PRIVACY_HISTOGRAM, choose_digit, shift, state);
+        fb_launch_threads(queue, "selection", 1, FB_PRIVACY_HISTOGRAM, choose_digit, shift, state);
         known = shift;
     }
     launch_keep(queue, "selection", largest<Bits>{bits_of, state, index}, n, tiles, state);
@@ -286,9 +286,9 @@ static __global__ void count_marks(int64_t count, const uint32_t *index, const u
 extern "C" void fb_privacy_count_common(fb_cuda_queue *queue, int64_t n, int64_t count, const uint32_t *one,
                                         const uint32_t *other, uint8_t *mark, fb_privacy_state *state)
 {
-    fb_privacy_launch(queue, "overlap", fb_grid_for(n), FB_THREADS, clear_marks, n, mark, state);
-    fb_privacy_launch(queue, "overlap", fb_grid_for(count), FB_THREADS, set_marks, count, one, mark);
-    fb_privacy_launch(queue, "overlap", fb_grid_for(count), FB_THREADS, count_marks, count, other, mark, state);
+    fb_launch_threads(queue, "overlap", fb_grid_for(n), FB_THREADS, clear_marks, n, mark, state);
+    fb_launch_threads(queue, "overlap", fb_grid_for(count), FB_THREADS, set_marks, count, one, mark);
+    fb_launch_threads(queue, "overlap", fb_grid_for(count), FB_THREADS, count_marks, count, other, mark, state);
 }
 
 /* --- the SVT's order and results -----------------------------------------------------------------------------------
@@ -355,13 +355,13 @@ static __global__ void svt_release_claims(int64_t from, int64_t to, fb_svt_array
 
 extern "C" void fb_privacy_svt_begin(fb_cuda_queue *queue, int64_t n, const int32_t *grid, const fb_svt_arrays *arrays)
 {
-    fb_privacy_launch(queue, "SVT", fb_grid_for(n), FB_THREADS, svt_begin, n, grid, *arrays);
+    fb_launch_threads(queue, "SVT", fb_grid_for(n), FB_THREADS, svt_begin, n, grid, *arrays);
 }
 
 extern "C" void fb_privacy_svt_draw_swaps(fb_cuda_queue *queue, const fb_rng *order, int64_t left, int64_t from,
                                           int64_t to, const fb_svt_arrays *arrays)
 {
-    fb_privacy_launch(queue, "SVT order", fb_grid_for(to - from), FB_THREADS, svt_draw_swaps, *order, left, from, to,
+    fb_launch_threads(queue, "SVT order", fb_grid_for(to - from), FB_THREADS, svt_draw_swaps, *order, left, from, to,
                       *arrays);
 }
 
@@ -370,9 +370,9 @@ extern "C" void fb_privacy_svt_swap(fb_cuda_queue *queue, int rounds, int64_t fr
 {
     const int64_t blocks = fb_grid_for(to - from);
     for (int round = 0; round < rounds; round++) {
-        fb_privacy_launch(queue, "SVT order", blocks, FB_THREADS, svt_claim, from, to, *arrays, state);
-        fb_privacy_launch(queue, "SVT order", blocks, FB_THREADS, svt_make_swaps, from, to, *arrays);
-        fb_privacy_launch(queue, "SVT order", blocks, FB_THREADS, svt_release_claims, from, to, *arrays, state);
+        fb_launch_threads(queue, "SVT order", blocks, FB_THREADS, svt_claim, from, to, *arrays, state);
+        fb_launch_threads(queue, "SVT order", blocks, FB_THREADS, svt_make_swaps, from, to, *arrays);
+        fb_launch_threads(queue, "SVT order", blocks, FB_THREADS, svt_release_claims, from, to, *arrays, state);
     }
 }
 
