@@ -6,6 +6,7 @@
  */
 #include "core/rng.h"
 #include "privacy/dpsgd.h"
+#include "seeded_noise.h"
 #include "testing.h"
 
 #include <float.h>
@@ -17,15 +18,6 @@ __extension__ typedef unsigned __int128 wide;
 enum { N = 4001 };
 
 static const double Z_LIMIT = 4.8916; /* two-sided 1e-6 */
-
-static fb_noise *make_noise(uint64_t seed)
-{
-    uint8_t key[FB_KEY_BYTES];
-    fb_noise *noise = NULL;
-    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
-    must(fb_noise_create(key, &noise));
-    return noise;
-}
 
 static fb_dpsgd_plan make_plan(double clip_norm, double noise_multiplier, double batch, int64_t cases, int64_t n)
 {

@@ -8,6 +8,7 @@
 #include "privacy/exponential.h"
 #include "privacy/gumbel.h"
 #include "privacy/mechanism.h"
+#include "seeded_noise.h"
 #include "testing.h"
 
 #include <math.h>
@@ -63,15 +64,6 @@ static double chi_square_z(const double law[SETS], const int64_t count[SETS])
     }
     const double v = 2.0 / (9.0 * bins);
     return (cbrt(statistic / bins) - (1.0 - v)) / sqrt(v);
-}
-
-static fb_noise *make_noise(uint64_t seed)
-{
-    uint8_t key[FB_KEY_BYTES];
-    fb_noise *noise = NULL;
-    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
-    must(fb_noise_create(key, &noise));
-    return noise;
 }
 
 static fb_budget plan(const fb_release_spec *s, int64_t n)

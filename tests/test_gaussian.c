@@ -7,6 +7,7 @@
 #include "privacy/gauss.h"
 #include "privacy/gaussian.h"
 #include "privacy/mechanism.h"
+#include "seeded_noise.h"
 #include "testing.h"
 
 #include <math.h>
@@ -19,15 +20,6 @@ enum { N = 40000, STEPS = 36, HOSPITALS = 5 };
 static const double Z_LIMIT = 4.8916; /* two-sided 1e-6 */
 static const double CLIP_NORM = 0.01;
 static const fb_rng public_rng = {.seed = 3, .purpose = FB_RNG_SELECT, .hospital = 2, .round = 7};
-
-static fb_noise *make_noise(uint64_t seed)
-{
-    uint8_t key[FB_KEY_BYTES];
-    fb_noise *noise = NULL;
-    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
-    must(fb_noise_create(key, &noise));
-    return noise;
-}
 
 /* What draw k of the address that `noise` was sought to is, k = 0, 1, ... */
 static int64_t draw(const fb_gauss *gauss, fb_noise *noise, int64_t k)

@@ -6,6 +6,7 @@
 #include "blocks.h"
 #include "privacy/laplace.h"
 #include "privacy/mechanism.h"
+#include "seeded_noise.h"
 #include "testing.h"
 
 #include <math.h>
@@ -16,15 +17,6 @@ enum { N = 50000, STEPS = 36 };
 static const double Z_LIMIT = 4.8916; /* two-sided 1e-6 */
 static const double CLIP = 1e-4;
 static const fb_rng public_rng = {.seed = 3, .purpose = FB_RNG_SELECT, .hospital = 2, .round = 7};
-
-static fb_noise *make_noise(uint64_t seed)
-{
-    uint8_t key[FB_KEY_BYTES];
-    fb_noise *noise = NULL;
-    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
-    must(fb_noise_create(key, &noise));
-    return noise;
-}
 
 /* A change of about half the clip a step, so that some coordinates are beyond it; owned by the caller. */
 static float *make_dw(void)

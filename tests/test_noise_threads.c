@@ -12,6 +12,7 @@
 #include "privacy/mechanism.h"
 #include "privacy/select.h"
 #include "privacy/svt.h"
+#include "seeded_noise.h"
 #include "testing.h"
 
 #include <math.h>
@@ -22,15 +23,6 @@ enum { N = 170021, STEPS = 3, THREADS_MAX = 3 };
 
 static const double CLIP = 1e-4;
 static const fb_rng public_rng = {.seed = 3, .purpose = FB_RNG_SELECT, .hospital = 2, .round = 7};
-
-static fb_noise *make_noise(uint64_t seed)
-{
-    uint8_t key[FB_KEY_BYTES];
-    fb_noise *noise = NULL;
-    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
-    must(fb_noise_create(key, &noise));
-    return noise;
-}
 
 /* Rounded, so that there are ties; some beyond the clip. Owned by the caller. */
 static float *make_dw(void)

@@ -6,6 +6,7 @@
  */
 #include "privacy/laplace.h"
 #include "privacy/mechanism.h"
+#include "seeded_noise.h"
 #include "testing.h"
 
 #include <math.h>
@@ -99,15 +100,6 @@ static double chi_square_z(const double law[SETS], const int64_t count[SETS])
 }
 
 /* --- the code --- */
-
-static fb_noise *make_noise(uint64_t seed)
-{
-    uint8_t key[FB_KEY_BYTES];
-    fb_noise *noise = NULL;
-    must(fb_key_make(FB_KEY_SEED, seed, NULL, 0, key));
-    must(fb_noise_create(key, &noise));
-    return noise;
-}
 
 static void test_release_follows_the_law(void **state)
 {
