@@ -52,6 +52,7 @@ typedef struct fb_federation {
     const fb_config *config; /* borrowed */
     fb_comm *comm;           /* borrowed */
     fb_cohort *cohort;       /* owned, as everything below */
+    int ranks;               /* that play the hospitals: those of comm, unless it is a plan for others */
     int hospital_count;
     int *rank_of;           /* (hospital_count) */
     int64_t *steps;         /* (hospital_count) local steps of a round, public: a hospital's weight */
@@ -88,6 +89,21 @@ typedef struct fb_federation {
 fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_comm *comm, const char *folder,
                                fb_federation **out) FB_MUST_USE;
 void fb_federation_destroy(fb_federation **federation); /* not collective */
+
+/* The two halves of create. describe: hospitals, network, what is shared and by which of `ranks` ranks each hospital is
+ * played; no shard is opened and nothing large is allocated. build: the rest. With folder NULL nothing is written, so
+ * that no message can be charged or found again; for measuring and checking. On an error of build, destroy it. */
+fb_status fb_federation_describe(const fb_config *config, const fb_ops *ops, fb_comm *comm, int ranks,
+                                 fb_federation **out) FB_MUST_USE;
+fb_status fb_federation_build(fb_federation *federation, const char *folder) FB_MUST_USE;
+
+/* What build allocates of models, changes and moments on a rank, and of sums on rank 0, of a described federation. Not
+ * collective. */
+int64_t fb_federation_model_bytes(const fb_federation *federation, int rank);
+int64_t fb_federation_server_bytes(const fb_federation *federation);
+
+/* Refuses a patch larger than a train case. Not collective. */
+fb_status fb_federation_check_patch(const fb_config *config, const fb_shard *shard) FB_MUST_USE;
 
 /* The network that the options describe. Not collective. */
 fb_net_spec fb_federation_net(const fb_config *config);

@@ -22,8 +22,8 @@ fb_status fb_report_create(const fb_federation *federation, fb_report **out) FB_
 void fb_report_destroy(fb_report **report);
 
 /* Prints hospitals per rank, size of the model, memory, bytes and budgets: nominal, per parameter, per round and in
- * total, with unit and neighbours. */
-fb_status fb_report_plan(const fb_report *report) FB_MUST_USE;
+ * total, with unit and neighbours. The federation may be a described one. */
+fb_status fb_report_plan(const fb_federation *federation) FB_MUST_USE;
 
 /* The record of a round for the results file, and adds it to the totals. *out is borrowed until the next call. */
 fb_status fb_report_record(fb_report *report, const fb_hospital_report *hospitals, const fb_round_figures *figures,

@@ -297,7 +297,7 @@ static fb_status start(run *r, int argc, char **argv)
         status = create_results(r, argc, argv);
     fb_kill_point("run.created");
     if (status == FB_OK && is_root(r))
-        status = fb_report_plan(r->report);
+        status = fb_report_plan(r->federation);
     status = fb_status_agree(r->comm, status);
     if (status == FB_OK)
         status = fb_comm_broadcast(r->comm, &r->federation->committed, sizeof r->federation->committed);

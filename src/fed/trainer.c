@@ -5,6 +5,7 @@
 #include "core/range.h"
 #include "data/augment.h"
 #include "fed/volumes.h"
+#include "nn/op_count.h"
 #include "nn/segresnet.h"
 
 #include <string.h>
@@ -417,7 +418,18 @@ fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard
     return FB_OK;
 }
 
-int64_t fb_trainer_activation_bytes(const fb_trainer *trainer)
+fb_status fb_trainer_count(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
+                           const fb_subset *subset, const fb_ops *ops, fb_trainer_size *out)
 {
-    return fb_segresnet_activation_bytes(trainer->net);
+    fb_count count;
+    fb_trainer *trainer = NULL;
+    fb_count_begin(ops, &count);
+    FB_TRY(fb_trainer_create(config, spec, params, subset, &count.ops, &trainer));
+    *out = (fb_trainer_size){
+        .bytes = count.bytes, .scratch_bytes = count.scratch_bytes, .convolutions = count.convolutions};
+    out->activation_bytes = fb_segresnet_activation_bytes(trainer->net);
+    for (int level = 0; level < FB_LEVELS_MAX; level++)
+        out->level_bytes[level] = fb_segresnet_level_bytes(trainer->net, level);
+    fb_trainer_destroy(&trainer);
+    return FB_OK;
 }

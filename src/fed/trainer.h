@@ -57,4 +57,15 @@ fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard
                          uint32_t round, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments,
                          fb_train_report *report) FB_MUST_USE;
 
-int64_t fb_trainer_activation_bytes(const fb_trainer *trainer);
+/* The backend's memory that fb_trainer_create takes, without that of train cases on a device. */
+typedef struct fb_trainer_size {
+    int64_t bytes;            /* all of it, but for: */
+    int64_t scratch_bytes;    /* what the backend keeps for the largest convolution */
+    int64_t activation_bytes; /* part of bytes: activations of the network and their gradients, and of each level: */
+    int64_t level_bytes[FB_LEVELS_MAX];
+    int64_t convolutions;
+} fb_trainer_size;
+
+/* Counts it, arguments as above, without taking it. */
+fb_status fb_trainer_count(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
+                           const fb_subset *subset, const fb_ops *ops, fb_trainer_size *out) FB_MUST_USE;
