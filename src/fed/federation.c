@@ -234,6 +234,22 @@ int64_t fb_federation_server_bytes(const fb_federation *federation)
     return serves ? sums * fb_aggregate_bytes(federation->subset->count) : 0;
 }
 
+fb_status fb_federation_check_files(const fb_federation *federation)
+{
+    const fb_config *config = federation->config;
+    fb_noise *noise = NULL;
+    float *w = NULL;
+    if (federation->privacy->guarantee->mechanism != FB_MECHANISM_NONE)
+        FB_TRY(open_noise(federation, 0, &noise));
+    fb_noise_destroy(&noise);
+    if (!config->train_init_from[0])
+        return FB_OK;
+    FB_TRY(FB_ALLOC(w, federation->params->count, "initial model"));
+    const fb_status status = fb_safetensors_read(config->train_init_from, federation->params, w);
+    FB_FREE(w);
+    return status;
+}
+
 static fb_status describe(fb_federation *federation)
 {
     const fb_config *config = federation->config;

@@ -102,6 +102,9 @@ fb_status fb_federation_build(fb_federation *federation, const char *folder) FB_
 int64_t fb_federation_model_bytes(const fb_federation *federation, int rank);
 int64_t fb_federation_server_bytes(const fb_federation *federation);
 
+/* Reads what build would read beside shards: the key file and the initial model. Not collective. */
+fb_status fb_federation_check_files(const fb_federation *federation) FB_MUST_USE;
+
 /* Refuses a patch larger than a train case. Not collective. */
 fb_status fb_federation_check_patch(const fb_config *config, const fb_shard *shard) FB_MUST_USE;
 
@@ -131,6 +134,17 @@ fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, ui
                             const uint8_t model_hash[16]) FB_MUST_USE;
 void fb_hospital_drop_messages(fb_hospital *hospital);
 
+typedef struct fb_hospital_time {
+    fb_trainer_time training;
+    double release_s;      /* to select, clip, add noise and encode */
+    int64_t message_bytes; /* of what it would send in a round */
+} fb_hospital_time;
+
+/* Trains for about about_s seconds, as in a first round, and makes messages of it, which stay with the hospital; of a
+ * federation that was built without a folder, and serves for nothing else afterwards. */
+fb_status fb_hospital_measure(fb_federation *federation, fb_hospital *hospital, double about_s,
+                              fb_hospital_time *out) FB_MUST_USE;
+
 /* The public random numbers that select coordinates of a hospital in a round. */
 fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uint32_t round);
 
@@ -149,6 +163,10 @@ fb_frame_info fb_server_frame(const fb_federation *federation, uint32_t round, c
 fb_status fb_server_round(fb_federation *federation, uint32_t round, const int64_t *participates,
                           const uint8_t model_hash[16]) FB_MUST_USE;
 
+/* Seconds to take in the messages of this hospital, as fb_hospital_measure left them, and to make a new model. */
+fb_status fb_server_measure(fb_federation *federation, const fb_hospital *hospital, double *accept_s,
+                            double *apply_s) FB_MUST_USE;
+
 /* --- round.c: one round of each mode --- */
 
 typedef struct fb_round_times {
@@ -161,6 +179,9 @@ typedef struct fb_round_times {
  * hospital's model is its own). reports (hospital_count) are filled on rank 0. */
 fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_report *reports,
                        fb_round_times *times) FB_MUST_USE;
+
+/* Refuses a run whose first round alone spends more than privacy.stop_at_epsilon. Not collective. */
+fb_status fb_round_check_first(const fb_config *config, double spent) FB_MUST_USE;
 
 /* Whether every hospital can take part in the round within privacy.stop_at_epsilon; if not, *most is what one would
  * have spent. The same on every rank. */

@@ -95,10 +95,15 @@ static fb_status write_used_options(const run *r)
     return status;
 }
 
+fb_status fb_run_check_folder(const fb_config *config)
+{
+    return config->run_resume ? fb_resume_check(config) : refuse_used_folder(config->run_output);
+}
+
 static fb_status make_folder(run *r)
 {
     char path[FB_PATH_CHARS];
-    FB_TRY(r->config->run_resume ? fb_resume_check(r->config) : refuse_used_folder(r->config->run_output));
+    FB_TRY(fb_run_check_folder(r->config));
     FB_TRY(fb_folder_make(r->config->run_output));
     FB_TRY(fb_path_join(path, r->config->run_output, "log.txt"));
     FB_TRY(fb_log_open(path));
@@ -242,9 +247,7 @@ static fb_status ask_for_round(run *r, int64_t round)
              "privacy.stop_at_epsilon = %g",
              (long long)round + 1, most, plan->delta, r->config->privacy_stop_at_epsilon);
     if (r->stopped && round == 0)
-        return FB_USAGE("the first round alone spends epsilon %.6g, more than privacy.stop_at_epsilon = %g: raise it, "
-                        "or add noise",
-                        most, r->config->privacy_stop_at_epsilon);
+        return fb_round_check_first(r->config, most);
     if (r->stopped)
         fb_log_info("%s", r->stop_reason);
     return FB_OK;

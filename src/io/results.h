@@ -53,6 +53,10 @@ typedef struct fb_round_record {
 /* Errors: exists already (named; nothing is overwritten), not writable, disk full. */
 fb_status fb_results_create(const char *path, const fb_results_spec *spec, fb_results **out) FB_MUST_USE;
 
+/* How large the file will be, without the summary that finish adds (a few KiB). The arrays are of fixed size, so two
+ * small files made in memory tell that of any. */
+fb_status fb_results_bytes(const fb_results_spec *spec, int64_t *size_bytes) FB_MUST_USE;
+
 /* How many rounds are complete in the results file of another run. Errors: not such a file, damaged. */
 fb_status fb_results_committed(const char *path, int64_t *rounds) FB_MUST_USE;
 
