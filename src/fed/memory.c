@@ -6,9 +6,9 @@
 
 #include <stdio.h>
 
-/* The code that oneDNN generates for the three directions of a convolution, with its descriptors: 150 to 210 KiB of
- * resident memory with oneDNN 2.6 on AVX-512, measured by tests/test_memory.c. */
-static const int64_t LIBRARY_BYTES = 180 << 10;
+/* Guesses for oneDNN 2.6 on AVX-512, which hold until a rank has been measured: the code that it makes for the three
+ * directions of a convolution, and the pages of itself and of HDF5 that are read in once they work. */
+static const int64_t CONVOLUTION_CODE_BYTES = 180 << 10, PAGES_BYTES = 12 << 20;
 enum { HEADER_BYTES = 128 }; /* of a message, and more than it has */
 
 int fb_memory_evaluates(const fb_config *config, fb_split split)
@@ -22,6 +22,11 @@ int fb_memory_evaluates(const fb_config *config, fb_split split)
 static int64_t larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
 }
 
 /* --- decoded volumes --- */
@@ -117,7 +122,7 @@ static const fb_shard_facts *largest_evaluated(const fb_federation *f, const fb_
     return largest;
 }
 
-static fb_status count_networks(const fb_federation *f, const fb_shard_facts *facts, fb_memory *out)
+static fb_status count_networks(const fb_federation *f, const fb_shard_facts *facts, int warm, fb_memory *out)
 {
     const fb_shard_facts *largest = largest_evaluated(f, facts);
     fb_trainer_size trainer;
@@ -132,22 +137,48 @@ static fb_status count_networks(const fb_federation *f, const fb_shard_facts *fa
     out->evaluation_host_bytes = evaluator.host_bytes;
     if (f->privacy->dpsgd)
         out->message_bytes += fb_trainer_private_bytes(f->subset->count, f->params->count);
-    if (f->ops == &fb_ops_dnnl)
-        out->library_bytes = (trainer.convolutions + evaluator.convolutions) * LIBRARY_BYTES;
+    if (!warm && f->ops->on_host)
+        out->program_bytes += PAGES_BYTES + (trainer.convolutions + evaluator.convolutions) * CONVOLUTION_CODE_BYTES;
     return FB_OK;
 }
 
-fb_status fb_memory_estimate(const fb_federation *f, int rank, const fb_shard_facts *facts, int64_t results_bytes,
-                             fb_memory *out)
+/* --- the heap --- */
+
+/* Freed memory stays with the process (fb_mem_keep_freed). Where a hospital's update was, the next one's volumes are
+ * decoded, and stay: what is left beside them is too small for an update. The first evaluation fills what is left, if
+ * its volumes fit there, or else leaves such rests itself. Volumes larger than an update find no such place. */
+static int64_t count_holes(const fb_federation *f, int rank, const fb_shard_facts *facts)
 {
-    *out = (fb_memory){.program_bytes = out->program_bytes};
+    const fb_privacy_plan *plan = f->privacy;
+    const int noised = plan->guarantee->mechanism != FB_MECHANISM_NONE && !plan->dpsgd;
+    const fb_value_kind kind = noised ? FB_VALUES_GRID : FB_VALUES_F32;
+    const int64_t update = fb_update_bytes(f->subset->count, plan->budget.count, kind);
+    int64_t rests = 0, evaluated = test_bytes(f, rank, &facts[f->hospital_count]), volume = 0;
+    for (int h = 0; h < f->hospital_count; h++) {
+        if (f->rank_of[h] != rank || facts[h].largest_bytes == 0 || facts[h].largest_bytes > update)
+            continue;
+        volume = facts[h].largest_bytes;
+        rests += update - smaller(facts[h].cases[FB_SPLIT_TRAIN], update / volume) * volume;
+        if (fb_memory_evaluates(f->config, FB_SPLIT_VALIDATION))
+            evaluated += facts[h].bytes[FB_SPLIT_VALIDATION];
+    }
+    if (volume == 0 || f->config->run_mode != FB_MODE_FEDERATED)
+        return 0;
+    return update / volume > 1 ? larger(0, rests - evaluated) : rests + evaluated / volume * (update - volume);
+}
+
+fb_status fb_memory_estimate(const fb_federation *f, int rank, const fb_shard_facts *facts, int64_t results_bytes,
+                             int64_t program_bytes, int warm, fb_memory *out)
+{
+    *out = (fb_memory){.program_bytes = program_bytes};
     out->model_bytes = fb_federation_model_bytes(f, rank);
     out->cache_bytes = count_cache(f, rank, facts);
     out->server_bytes = rank == 0 ? fb_federation_server_bytes(f) + results_bytes : 0;
+    out->hole_bytes = count_holes(f, rank, facts);
     count_messages(f, rank, out);
-    FB_TRY(count_networks(f, facts, out));
+    FB_TRY(count_networks(f, facts, warm, out));
     out->host_bytes = out->program_bytes + out->model_bytes + out->cache_bytes + out->message_bytes +
-                      out->server_bytes + out->evaluation_host_bytes + out->library_bytes;
+                      out->server_bytes + out->evaluation_host_bytes + out->hole_bytes;
     if (f->ops->on_host) {
         out->host_bytes += out->training_bytes + out->evaluation_bytes;
         return FB_OK;

@@ -232,7 +232,7 @@ static void check_plan(fb_preflight_state *s)
 {
     fb_problems_add(&s->problems, fb_report_plan(s->federation));
     fb_problems_add(&s->problems, count_results(s));
-    fb_problems_add(&s->problems, fb_preflight_memory(s));
+    fb_problems_add(&s->problems, fb_preflight_memory(s, 1));
 }
 
 /* Where nothing stands against it a rank is built and measured; otherwise what building would have read is read. */
@@ -240,6 +240,8 @@ static void measure(fb_preflight_state *s, int clean)
 {
     fb_status status = clean ? fb_preflight_measure(s)
                              : fb_status_agree(s->comm, s->root ? fb_federation_check_files(s->federation) : FB_OK);
+    if (status == FB_OK && s->root && clean)
+        status = fb_preflight_memory(s, 0);
     if (status == FB_OK && s->root && clean)
         status = fb_preflight_time(s);
     note_on_root(s, status);

@@ -21,6 +21,7 @@ typedef struct fb_rank_figures {
     char host[FB_HOST_CHARS];
     int gpu;                   /* number on its host; -1 without one */
     fb_host_memory memory;     /* before anything is built */
+    int64_t program_bytes;     /* once all was run: resident, and not from core/mem; 0: it was not run */
     int64_t device_free_bytes; /* FB_HOST_UNKNOWN on the CPU */
     fb_hospital_time hospital; /* of the first that it plays; zeros: none was measured */
     double voxel_s;            /* of evaluation, per voxel through the network; 0: not measured */
@@ -50,8 +51,9 @@ void fb_problems_add(fb_problems *problems, fb_status status);
 /* Opens, verifies and reads every shard, dealt out over the ranks; fills facts. Collective. Errors: communication. */
 fb_status fb_preflight_shards(fb_preflight_state *s) FB_MUST_USE;
 
-/* Compares the memory of every rank with what its host has; prints the table. Rank 0; needs federation and `all`. */
-fb_status fb_preflight_memory(fb_preflight_state *s) FB_MUST_USE;
+/* Compares the memory of every rank with what its host has; prints the table, if `silent` only where it is not enough.
+ * Rank 0; needs federation and `all`. */
+fb_status fb_preflight_memory(fb_preflight_state *s, int silent) FB_MUST_USE;
 
 /* Builds the federation, measures a step, a release, an evaluation and a broadcast. Collective. */
 fb_status fb_preflight_measure(fb_preflight_state *s) FB_MUST_USE;

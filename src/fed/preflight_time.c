@@ -72,6 +72,9 @@ fb_status fb_preflight_measure(fb_preflight_state *s)
     FB_TRY(fb_federation_build(s->federation, NULL));
     FB_TRY(fb_status_agree(s->comm, measure_own(s)));
     FB_TRY(measure_broadcast(s));
+    fb_host_memory now;
+    fb_host_memory_read("", &now);
+    s->own.program_bytes = now.resident_bytes - fb_mem_peak_bytes();
     return fb_comm_gather(s->comm, &s->own, sizeof s->own, s->all);
 }
 
