@@ -254,7 +254,7 @@ static fb_status describe(fb_federation *federation)
 {
     const fb_config *config = federation->config;
     fb_ops_set_threads((int)config->run_threads);
-    FB_TRY(fb_cohort_open(config->data_shards, &federation->cohort));
+    FB_TRY(fb_cohort_read(config->data_shards, &federation->cohort));
     federation->hospital_count = federation->cohort->hospital_count;
     FB_TRY(assign(federation));
     federation->net = fb_federation_net(config);

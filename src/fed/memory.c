@@ -144,15 +144,15 @@ static fb_status count_networks(const fb_federation *f, const fb_shard_facts *fa
 
 /* --- the heap --- */
 
-/* Freed memory stays with the process (fb_mem_keep_freed). Where a hospital's update was, the next one's volumes are
+/* Freed memory stays with the process (fb_mem_keep_freed). Where a dense update was, the next hospital's volumes are
  * decoded, and stay: what is left beside them is too small for an update. The first evaluation fills what is left, if
- * its volumes fit there, or else leaves such rests itself. Volumes larger than an update find no such place. */
+ * its volumes fit there, or else leaves such rests itself. Volumes larger than an update find no such place, and the
+ * pieces of other updates are small enough to use the rests. */
 static int64_t count_holes(const fb_federation *f, int rank, const fb_shard_facts *facts)
 {
     const fb_privacy_plan *plan = f->privacy;
     const int noised = plan->guarantee->mechanism != FB_MECHANISM_NONE && !plan->dpsgd;
-    const fb_value_kind kind = noised ? FB_VALUES_GRID : FB_VALUES_F32;
-    const int64_t update = fb_update_bytes(f->subset->count, plan->budget.count, kind);
+    const int64_t update = f->subset->count * (int64_t)sizeof(float);
     int64_t rests = 0, evaluated = test_bytes(f, rank, &facts[f->hospital_count]), volume = 0;
     for (int h = 0; h < f->hospital_count; h++) {
         if (f->rank_of[h] != rank || facts[h].largest_bytes == 0 || facts[h].largest_bytes > update)
@@ -162,7 +162,7 @@ static int64_t count_holes(const fb_federation *f, int rank, const fb_shard_fact
         if (fb_memory_evaluates(f->config, FB_SPLIT_VALIDATION))
             evaluated += facts[h].bytes[FB_SPLIT_VALIDATION];
     }
-    if (volume == 0 || f->config->run_mode != FB_MODE_FEDERATED)
+    if (volume == 0 || noised || plan->budget.count < f->subset->count || f->config->run_mode != FB_MODE_FEDERATED)
         return 0;
     return update / volume > 1 ? larger(0, rests - evaluated) : rests + evaluated / volume * (update - volume);
 }

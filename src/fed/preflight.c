@@ -251,8 +251,8 @@ static fb_status look_at_data(fb_preflight_state *s)
 {
     const int before = s->problems.count; /* nothing of what is measured hangs on them */
     int clean = 0;
-    fb_status status = fb_status_agree(s->comm, fb_cohort_open(s->config->data_shards, &s->cohort));
-    if (status == FB_OK && s->ops)
+    fb_status status = fb_status_agree(s->comm, fb_cohort_read(s->config->data_shards, &s->cohort));
+    if (status == FB_OK)
         status = fb_identity_check(s->config, s->ops, s->comm);
     if (status != FB_OK) { /* ranks that see other data cannot go on together */
         note_on_root(s, status);

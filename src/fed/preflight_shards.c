@@ -90,12 +90,21 @@ static fb_status check_counts(const fb_preflight_state *s, int file, const char 
     return FB_OK;
 }
 
+/* The run does not open a test shard that it does not evaluate. */
+static int is_needed(const fb_preflight_state *s, int file)
+{
+    return file < s->cohort->hospital_count ||
+           (s->cohort->test_cases > 0 && fb_memory_evaluates(s->config, FB_SPLIT_TEST));
+}
+
 static void check_file(fb_preflight_state *s, int file, reading *progress, fb_shard_facts *facts)
 {
     char path[FB_PATH_CHARS];
     fb_shard *shard = NULL;
     fb_status status = fb_path_join(path, s->config->data_shards, file_name(s, file));
     if (status == FB_OK)
+        status = fb_cohort_find(s->cohort, s->config->data_shards, file);
+    if (status == FB_OK && is_needed(s, file))
         status = fb_shard_open(s->config->data_shards, file_name(s, file), 0, &shard);
     fb_problems_add(&s->problems, status);
     if (!shard)
@@ -121,13 +130,6 @@ static int64_t cases_of(const fb_preflight_state *s, int file)
     return file < cohort->hospital_count
                ? cohort->hospitals[file].train_cases + cohort->hospitals[file].validation_cases
                : cohort->test_cases;
-}
-
-/* The run does not open a test shard that it does not evaluate. */
-static int is_needed(const fb_preflight_state *s, int file)
-{
-    return file < s->cohort->hospital_count ||
-           (s->cohort->test_cases > 0 && fb_memory_evaluates(s->config, FB_SPLIT_TEST));
 }
 
 static void print_files(const fb_preflight_state *s, int files)
@@ -173,8 +175,6 @@ fb_status fb_preflight_shards(fb_preflight_state *s)
     for (int file = rank; file < files; file += ranks)
         progress.total += is_needed(s, file) ? cases_of(s, file) : 0;
     for (int file = rank; file < files; file += ranks) {
-        if (!is_needed(s, file))
-            continue;
         own[file].checked = 1;
         check_file(s, file, &progress, &own[file].facts);
     }

@@ -280,10 +280,20 @@ static fb_status run_round(run *r, int64_t round)
     return fb_status_agree(r->comm, is_root(r) ? commit_round(r, round, &figures) : FB_OK);
 }
 
+/* Before the folder is begun. */
+static fb_status check_cohort(const fb_config *config)
+{
+    fb_cohort *cohort = NULL;
+    FB_TRY(fb_cohort_open(config->data_shards, &cohort));
+    fb_cohort_close(&cohort);
+    return FB_OK;
+}
+
 static fb_status start(run *r, int argc, char **argv)
 {
     const fb_ops *ops = r->ops;
     FB_TRY(fb_identity_check(r->config, ops, r->comm));
+    FB_TRY(fb_status_agree(r->comm, check_cohort(r->config)));
     FB_TRY(fb_status_agree(r->comm, is_root(r) ? make_folder(r) : FB_OK));
     FB_TRY(fb_convolutions_settle(r->config, ops, r->comm, &r->convolutions));
     FB_TRY(fb_federation_create(r->config, ops, r->comm, r->config->run_output, &r->federation));
