@@ -127,7 +127,7 @@ problems 2 1 'the first round alone spends'
 report $? "a budget that the first round exceeds"
 (ulimit -v 800000 && dry $shards $out --model.filters=128)
 rc=$?
-problems 1 1 'memory: rank 0 needs .* ulimit -v' && [ "$(value memory_bytes)" -gt 800000000 ]
+problems 1 1 'memory: rank 0 needs .*ulimit -v' && [ "$(value memory_bytes)" -gt 800000000 ]
 report $? "too little memory: an address space of 800 MB"
 
 mkdir "$dir/small"

@@ -96,10 +96,11 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
         return FB_OK;
     FB_TRY(ledger_identity(federation, hospital->index, identity));
     snprintf(name, sizeof name, "hospital_%02d", hospital->index);
-    if (federation->config->run_mode == FB_MODE_LOCAL)
-        return fb_outbox_open_ledger(folder, name, identity, 0, &hospital->ledger);
-    FB_TRY(fb_outbox_open(folder, name, identity, fb_resume_has_begun(federation->config, folder), &hospital->outbox));
-    hospital->report.releases_all = fb_ledger_releases(fb_outbox_ledger(hospital->outbox));
+    const int begun = fb_resume_has_begun(folder);
+    FB_TRY(federation->config->run_mode == FB_MODE_LOCAL
+               ? fb_outbox_open_ledger(folder, name, identity, begun, &hospital->ledger)
+               : fb_outbox_open(folder, name, identity, begun, &hospital->outbox));
+    hospital->report.releases_all = fb_ledger_releases(fb_hospital_ledger(hospital));
     return FB_OK;
 }
 
@@ -197,8 +198,7 @@ static fb_status make_trusted_server(fb_federation *federation, const char *fold
     if (!folder)
         return FB_OK;
     FB_TRY(ledger_identity(federation, 0, identity));
-    return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(federation->config, folder),
-                          &federation->server_outbox);
+    return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(folder), &federation->server_outbox);
 }
 
 static fb_status make_server(fb_federation *federation, const char *folder)
@@ -250,6 +250,16 @@ fb_status fb_federation_check_files(const fb_federation *federation)
     return status;
 }
 
+int64_t fb_federation_state_bytes(const fb_federation *federation)
+{
+    const fb_config *config = federation->config;
+    const int64_t moments = 2 * federation->subset->count * (int64_t)sizeof(float);
+    const int64_t model = federation->params->count * (int64_t)sizeof(float);
+    const int local = config->run_mode == FB_MODE_LOCAL;
+    return (local ? 0 : model) + (has_global_moments(config) ? moments : 0) +
+           federation->hospital_count * ((keeps_moments(config) ? moments : 0) + (local ? model : 0));
+}
+
 static fb_status describe(fb_federation *federation)
 {
     const fb_config *config = federation->config;
@@ -297,11 +307,21 @@ fb_status fb_federation_describe(const fb_config *config, const fb_ops *ops, fb_
     return status;
 }
 
+static fb_status make_nonce(fb_federation *federation, const char *folder)
+{
+    if (folder)
+        return fb_resume_nonce(folder, &federation->run_nonce);
+    randombytes_buf(&federation->run_nonce, sizeof federation->run_nonce);
+    return FB_OK;
+}
+
 fb_status fb_federation_build(fb_federation *federation, const char *folder)
 {
     fb_comm *comm = federation->comm;
-    randombytes_buf(&federation->run_nonce, sizeof federation->run_nonce);
-    fb_status status = fb_comm_broadcast(comm, &federation->run_nonce, sizeof federation->run_nonce);
+    const int root = fb_comm_rank(comm) == 0;
+    fb_status status = fb_status_agree(comm, root ? make_nonce(federation, folder) : FB_OK);
+    if (status == FB_OK)
+        status = fb_comm_broadcast(comm, &federation->run_nonce, sizeof federation->run_nonce);
     if (status == FB_OK)
         status = build(federation, folder);
     return fb_status_agree(comm, status);

@@ -3,11 +3,12 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "fed/checkpoint.h"
 #include "fed/preflight_impl.h"
 #include "fed/privacy_text.h"
 #include "fed/provenance.h"
 #include "fed/report.h"
-#include "fed/run.h"
+#include "fed/resume.h"
 #include "privacy/ledger.h"
 
 #include <math.h>
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 static const double MIB = 1048576.0;
-enum { FLAG_RANKS_MAX = 1000000, CHECKPOINTS = 2 /* generations that are kept */ };
+enum { FLAG_RANKS_MAX = 1000000 };
 
 fb_status fb_preflight_read_flag(int *argc, char **argv, int *wanted, int *ranks)
 {
@@ -121,7 +122,12 @@ static fb_status is_clean(fb_preflight_state *s, int before, int *clean)
 static void check_output(fb_preflight_state *s)
 {
     char parent[FB_PATH_CHARS];
-    fb_status status = fb_run_check_folder(s->config);
+    fb_folder folder = FB_FOLDER_NEW;
+    fb_status status = fb_resume_look(s->config, &folder);
+    if (status == FB_OK && folder != FB_FOLDER_NEW)
+        fb_log_info("run.output = %s holds a run that %s; what follows is of a whole run", s->config->run_output,
+                    folder == FB_FOLDER_COMPLETE ? "is complete: it would only print its RESULT again"
+                                                 : "would go on from its newest checkpoint");
     if (status == FB_OK)
         status = fb_error_context(fb_folder_can_be_made(s->config->run_output, parent),
                                   "run.output = %s cannot be made; choose another", s->config->run_output);
@@ -193,7 +199,7 @@ static void check_disk(fb_preflight_state *s)
     const double releases = charged ? (double)plan->rounds * (plan->participants + central) : 0.0;
     const double outbox = sends ? releases * fb_privacy_message_bytes(plan) : 0.0;
     const double ledger = releases * FB_LEDGER_LINE_BYTES, results = 2.0 * (double)s->results_bytes;
-    const double states = s->config->run_checkpoint_every > 0 ? CHECKPOINTS * model : 0.0;
+    const double states = (double)fb_checkpoint_bytes(f);
     char parent[FB_PATH_CHARS];
     int64_t free_bytes = 0;
     const double need = results + models * model + states + outbox + ledger;

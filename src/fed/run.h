@@ -9,6 +9,3 @@
  * Prints the RESULT line to standard output on rank 0. Collective; on error every rank gets the same one. */
 fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm, int argc,
                  char **argv) FB_MUST_USE;
-
-/* Whether a run may begin in run.output, or go on there: what fb_run refuses first. Nothing is changed. Rank 0 only. */
-fb_status fb_run_check_folder(const fb_config *config) FB_MUST_USE;

@@ -106,7 +106,7 @@ struct fb_ops {
     fb_status (*conv_create)(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out);
     void (*conv_destroy)(fb_conv **conv);
 
-    /* The memory that conv_create would take, of the backend: its own, and scratch that all convolutions share, of which
+    /* The backend's memory that conv_create would take: its own, and scratch that all convolutions share, of which
      * the largest counts. Errors: as of conv_create. */
     fb_status (*conv_bytes)(const fb_ops *ops, const fb_conv_shape *shape, int64_t *own_bytes, int64_t *scratch_bytes);
 
