@@ -101,14 +101,22 @@ timeout 60 "$bin/fedbrats" train "$dir/small.ini" $shards $out --dry-run=14 > "$
 rc=$?
 problems 2 1 '14 ranks but only 13 hospitals'
 report $? "more ranks than hospitals: status 2"
-dry $shards --run.output="$dir/run"
+dry $shards --run.output="$dir/run" --run.resume=never
 rc=$?
-problems 2 1 "run.output = $dir/run: the folder is not empty" && [ "$(value seconds)" != nan ]
+problems 2 1 "run.resume = never, but a run was begun in run.output = $dir/run" && [ "$(value seconds)" != nan ]
 report $? "an output in use: status 2, and the rest is measured"
+dry $shards --run.output="$dir/run" --run.verbosity=2
+rc=$?
+problems 0 0 && grep -q 'holds a run that is complete' "$dir/err"
+report $? "an output whose run is complete: it says so"
 dry $shards --run.output=/dev/null/run
 rc=$?
-problems 2 1 "run.output = /dev/null/run" || problems 1 1 "/dev/null"
-report $? "an output that cannot be made"
+problems 2 1 "run.output = /dev/null/run: Not a directory"
+report $? "an output below a file: status 2"
+dry $shards --run.output=/proc/nowhere/run
+rc=$?
+problems 1 1 "run.output = /proc/nowhere/run cannot be made"
+report $? "an output where nothing can be written: status 1"
 dry --data.shards="$dir/none" $out
 rc=$?
 problems 1 1 "$dir/none: there is no such folder"
@@ -170,8 +178,8 @@ open(folder + "/SHA256SUMS", "w").writelines(sums)
 PY
 rm "$dir/bad/hospital_11.h5"
 all=('hospital_03.h5: damaged' 'hospital_05.h5: Brats18_TCIA04_.*label 3' 'hospital_07.h5: Brats18_TCIA06_.*t2 image'
-    'hospital_11.h5' 'not empty' 'none.safetensors')
-dry --data.shards="$dir/bad" --run.output="$dir/run" --train.init_from="$dir/none.safetensors"
+    'hospital_11.h5: the shard of hospital TCIA12 is missing' 'run.resume = never' 'none.safetensors')
+dry --data.shards="$dir/bad" --run.output="$dir/run" --train.init_from="$dir/none.safetensors" --run.resume=never
 rc=$?
 problems 2 6 "${all[@]}"
 report $? "six things wrong at once: all are listed"
@@ -190,7 +198,7 @@ problems 0 0 && [ "$(value ranks)" = 2 ] && [ "$(wc -l < "$dir/out")" = 1 ] &&
     [ "$(grep -c 'rank [01] on .*: [0-9 +]* = ' "$dir/err")" = 2 ] && [ "$(grep -c 'rank [01]: .* steps a round' \
         "$dir/err")" = 2 ]
 report $? "2 ranks: the plan and the memory of both"
-mpi 2 --data.shards="$dir/bad" --run.output="$dir/run" --train.init_from="$dir/none.safetensors"
+mpi 2 --data.shards="$dir/bad" --run.output="$dir/run" --train.init_from="$dir/none.safetensors" --run.resume=never
 rc=$?
 problems 2 6 "${all[@]}"
 report $? "2 ranks: the same six things"
