@@ -96,6 +96,12 @@ problems 0 0 && [ "$(value ranks)" = 13 ] && grep -q 'rank 12: 1 train cases' "$
     [ "$(grep -c 'rank [0-9]*: [0-9 +]* = [0-9]*$' "$dir/err")" = 13 ]
 report $? "a plan for 13 ranks, without MPI"
 
+dry $shards $out --eval.on=validation # the first hospital has no validation case
+rc=$?
+problems 0 0 && ! grep -q 'evaluation 0 s' "$dir/err" && dry $shards $out --eval.on=none &&
+    grep -q 'evaluation 0 s' "$dir/err"
+report $? "an evaluation is measured where a rank has a case for it"
+
 # --- what is wrong, one at a time
 timeout 60 "$bin/fedbrats" train "$dir/small.ini" $shards $out --dry-run=14 > "$dir/out" 2> "$dir/err"
 rc=$?

@@ -40,9 +40,10 @@ static fb_status measure_own(fb_preflight_state *s)
         return FB_OK;
     if (fb_memory_evaluates(s->config, FB_SPLIT_TEST) && f->test)
         FB_TRY(measure_evaluation(s, f->test, FB_SPLIT_TEST));
-    else if (fb_memory_evaluates(s->config, FB_SPLIT_VALIDATION) &&
-             fb_shard_cases(mine->shard, FB_SPLIT_VALIDATION) > 0)
-        FB_TRY(measure_evaluation(s, mine->shard, FB_SPLIT_VALIDATION));
+    for (int h = 0; h < f->hospital_count && fb_memory_evaluates(s->config, FB_SPLIT_VALIDATION); h++)
+        if (f->hospitals[h].mine && s->own.voxel_s == 0.0 &&
+            fb_shard_cases(f->hospitals[h].shard, FB_SPLIT_VALIDATION) > 0)
+            FB_TRY(measure_evaluation(s, f->hospitals[h].shard, FB_SPLIT_VALIDATION));
     FB_TRY(fb_hospital_measure(f, mine, MEASURE_S, &s->own.hospital));
     if (s->root && f->aggregate)
         FB_TRY(fb_server_measure(f, mine, &s->own.accept_s, &s->own.apply_s));
@@ -121,6 +122,15 @@ static fb_status mean_train_s(const fb_preflight_state *s, double *mean)
     return status;
 }
 
+/* Of a rank that has a case to evaluate, by preference this one. */
+static double voxel_s(const fb_preflight_state *s, int rank)
+{
+    double seconds = figures(s, rank)->voxel_s;
+    for (int other = 0; other < fb_comm_size(s->comm) && seconds == 0.0; other++)
+        seconds = s->all[other].voxel_s;
+    return seconds;
+}
+
 /* Seconds of the slowest rank in one evaluation. Mode local evaluates the model of each hospital on the test cases. */
 static double evaluate_s(const fb_preflight_state *s)
 {
@@ -137,8 +147,7 @@ static double evaluate_s(const fb_preflight_state *s)
         for (int h = 0; h < f->hospital_count; h++)
             if (f->rank_of[h] == rank && fb_memory_evaluates(s->config, FB_SPLIT_VALIDATION))
                 voxels += (double)s->facts[h].window_voxels[FB_SPLIT_VALIDATION];
-        const double own = figures(s, rank)->voxel_s;
-        slowest = fmax(slowest, voxels * (own > 0.0 ? own : s->all->voxel_s));
+        slowest = fmax(slowest, voxels * voxel_s(s, rank));
     }
     return slowest;
 }
