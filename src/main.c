@@ -10,6 +10,7 @@
 #include "fed/audit_command.h"
 #include "fed/device.h"
 #include "fed/plan.h"
+#include "fed/preflight.h"
 #include "fed/run.h"
 #include "nn/op_cuda.h"
 #include "privacy/published.h"
@@ -23,7 +24,7 @@
 static void print_usage(FILE *stream)
 {
     fputs(
-        "Usage: fedbrats train [FILE.ini] --section.key=value ...\n"
+        "Usage: fedbrats train [FILE.ini] --section.key=value ... [--dry-run[=RANKS]]\n"
         "       fedbrats plan [FILE.ini] --section.key=value ... | --examples\n"
         "       fedbrats audit [FILE.ini] --audit.key=value ...\n"
         "       fedbrats info\n"
@@ -35,6 +36,10 @@ static void print_usage(FILE *stream)
         "  mpirun -n 13 fedbrats train experiment.ini --sharing.select=topk --sharing.fraction=0.4\n"
         "\n"
         "Works without mpirun too: one process then plays all hospitals, with the same results bit for bit.\n"
+        "--dry-run checks, before hours in a queue, whether the run would start and end: reads every case, compares\n"
+        "memory and disk with what there is, measures a few steps, prints plan, bytes and seconds (=RANKS: of a run "
+        "on\n"
+        "so many ranks) and lists all that is wrong. It leaves nothing behind.\n"
         "plan says, without data, what such a run would share and spend and what the noise would leave of the "
         "updates;\n"
         "plan.solve finds noise, rounds or share for a budget; --examples: what published settings really spend.\n"
@@ -132,13 +137,27 @@ static void raise_file_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &files); /* refused: opening one file too many says so */
 }
 
+static fb_status run_or_check(const fb_config *config, const fb_options *options, int dry, int ranks, fb_comm **comm,
+                              fb_device **device, int argc, char **argv)
+{
+    fb_status status = fb_device_open(config, *comm, device);
+    if (status == FB_OK)
+        status = add_nccl(config, fb_device_number(*device), comm);
+    if (dry)
+        return fb_preflight(config, status == FB_OK ? *device : NULL, *comm, ranks, status);
+    return status == FB_OK ? fb_run(config, options, fb_device_ops(*device), *comm, argc, argv) : status;
+}
+
 static int train(int argc, char **argv)
 {
     fb_config config;
     fb_options *options = NULL;
     fb_comm *comm = NULL;
     fb_device *device = NULL;
-    fb_status status = fb_config_read(argc - 1, argv + 1, &config, &options);
+    int dry = 0, ranks = 0;
+    fb_status status = fb_preflight_read_flag(&argc, argv, &dry, &ranks);
+    if (status == FB_OK)
+        status = fb_config_read(argc - 1, argv + 1, &config, &options);
     if (status != FB_OK)
         return report_error(status, 1);
     fb_log_set_level((fb_log_level)config.run_verbosity);
@@ -149,11 +168,7 @@ static int train(int argc, char **argv)
         return report_error(status, 1);
     }
     fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
-    status = fb_device_open(&config, comm, &device);
-    if (status == FB_OK)
-        status = add_nccl(&config, fb_device_number(device), &comm);
-    if (status == FB_OK)
-        status = fb_run(&config, options, fb_device_ops(device), comm, argc, argv);
+    status = run_or_check(&config, options, dry, ranks, &comm, &device, argc, argv);
     fb_device_close(&device);
     const int root = fb_comm_rank(comm) == 0;
     fb_log_set_rank(0, 1); /* an error that the ranks agreed on names its rank itself */

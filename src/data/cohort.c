@@ -59,23 +59,27 @@ static fb_status count_cases(fb_cohort *cohort, const char *path, const fb_csv *
     return FB_OK;
 }
 
-static fb_status check_hospitals(const fb_cohort *cohort, const char *folder, const char *path)
+static fb_status check_hospitals(const fb_cohort *cohort, const char *path)
 {
-    char file[FB_PATH_CHARS];
     if (cohort->hospital_count == 0)
         return FB_FAIL("%s: no hospital has a case", path);
-    for (int i = 0; i < cohort->hospital_count; i++) {
-        const fb_cohort_hospital *hospital = &cohort->hospitals[i];
-        FB_TRY(fb_path_join(file, folder, hospital->file));
-        if (hospital->train_cases == 0)
+    for (int i = 0; i < cohort->hospital_count; i++)
+        if (cohort->hospitals[i].train_cases == 0)
             return FB_FAIL("%s: hospital %s has no train case; give it one or leave it out, then run brats-split again",
-                           path, hospital->name);
-        if (!fb_file_exists(file))
-            return FB_FAIL("%s: the shard of hospital %s is missing; copy it again or run brats-split again", file,
-                           hospital->name);
-    }
-    FB_TRY(fb_path_join(file, folder, FB_SHARD_TEST_FILE));
-    return fb_file_exists(file) ? FB_OK : FB_FAIL("%s: the test shard is missing; copy it again", file);
+                           path, cohort->hospitals[i].name);
+    return FB_OK;
+}
+
+fb_status fb_cohort_find(const fb_cohort *cohort, const char *folder, int index)
+{
+    char file[FB_PATH_CHARS];
+    const int test = index == cohort->hospital_count;
+    FB_TRY(fb_path_join(file, folder, test ? FB_SHARD_TEST_FILE : cohort->hospitals[index].file));
+    if (fb_file_exists(file))
+        return FB_OK;
+    return test ? FB_FAIL("%s: the test shard is missing; copy it again", file)
+                : FB_FAIL("%s: the shard of hospital %s is missing; copy it again or run brats-split again", file,
+                          cohort->hospitals[index].name);
 }
 
 static fb_status load(fb_cohort *cohort, const char *folder)
@@ -90,13 +94,13 @@ static fb_status load(fb_cohort *cohort, const char *folder)
     FB_TRY_GOTO(status, count_cases(cohort, path, manifest), done);
     FB_TRY_GOTO(status, fb_checksums_verify(folder, MANIFEST), done);
     FB_TRY_GOTO(status, fb_checksums_identity(folder, cohort->sha256), done);
-    status = check_hospitals(cohort, folder, path);
+    status = check_hospitals(cohort, path);
 done:
     fb_csv_free(&manifest);
     return status;
 }
 
-fb_status fb_cohort_open(const char *folder, fb_cohort **out)
+fb_status fb_cohort_read(const char *folder, fb_cohort **out)
 {
     fb_cohort *cohort = NULL;
     FB_TRY(FB_ALLOC(cohort, 1, "cohort"));
@@ -104,6 +108,16 @@ fb_status fb_cohort_open(const char *folder, fb_cohort **out)
     if (status != FB_OK)
         fb_cohort_close(&cohort);
     *out = cohort;
+    return status;
+}
+
+fb_status fb_cohort_open(const char *folder, fb_cohort **out)
+{
+    fb_status status = fb_cohort_read(folder, out);
+    for (int i = 0; status == FB_OK && i <= (*out)->hospital_count; i++)
+        status = fb_cohort_find(*out, folder, i);
+    if (status != FB_OK)
+        fb_cohort_close(out);
     return status;
 }
 

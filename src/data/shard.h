@@ -45,6 +45,11 @@ typedef struct fb_cohort {
 
 /* Errors: folder or file missing, malformed line (file and line), a hospital without train cases. */
 fb_status fb_cohort_open(const char *folder, fb_cohort **out) FB_MUST_USE;
+
+/* The two halves of it: the list, and whether the shard of a hospital, or the test shard (index hospital_count), is
+ * there. */
+fb_status fb_cohort_read(const char *folder, fb_cohort **out) FB_MUST_USE;
+fb_status fb_cohort_find(const fb_cohort *cohort, const char *folder, int index) FB_MUST_USE;
 void fb_cohort_close(fb_cohort **cohort);
 
 typedef struct fb_shard fb_shard; /* an open shard with a cache of decoded volumes */

@@ -36,6 +36,11 @@ fb_status fb_aggregate_create(int64_t n, int fraction_bits, fb_aggregate **out)
     return FB_OK;
 }
 
+int64_t fb_aggregate_bytes(int64_t n)
+{
+    return n * (int64_t)sizeof(wide);
+}
+
 void fb_aggregate_destroy(fb_aggregate **aggregate)
 {
     if (*aggregate)

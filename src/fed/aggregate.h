@@ -17,6 +17,7 @@ enum { FB_WEIGHT_BITS = 40, FB_MOMENT_BITS = 80 }; /* of weights; of Adam's mome
 typedef struct fb_aggregate fb_aggregate;
 
 fb_status fb_aggregate_create(int64_t n, int fraction_bits, fb_aggregate **out) FB_MUST_USE;
+int64_t fb_aggregate_bytes(int64_t n); /* what it holds */
 void fb_aggregate_destroy(fb_aggregate **aggregate);
 void fb_aggregate_reset(fb_aggregate *aggregate);
 

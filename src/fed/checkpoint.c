@@ -455,3 +455,9 @@ fb_status fb_checkpoint_write(fb_federation *federation, int64_t rounds, fb_repo
     FB_FREE(all);
     return fb_error_context(status, "checkpoint after round %lld", (long long)rounds);
 }
+
+int64_t fb_checkpoint_bytes(const fb_federation *federation)
+{
+    const int64_t generations = 3, headings = 16 << 10; /* names, sums, hashes */
+    return generations * (fb_federation_state_bytes(federation) + headings);
+}

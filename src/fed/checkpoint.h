@@ -40,3 +40,7 @@ fb_status fb_checkpoint_results(const fb_checkpoint *checkpoint, fb_results_sums
  * rank 0; NULL elsewhere. Collective. */
 fb_status fb_checkpoint_write(fb_federation *federation, int64_t rounds, fb_report *report,
                               const fb_results *results) FB_MUST_USE;
+
+/* The disk space that checkpoints take at their most, while the oldest is still there, from what lasts of a described
+ * federation. Not collective. */
+int64_t fb_checkpoint_bytes(const fb_federation *federation);

@@ -3,6 +3,7 @@
 
 #include "core/mem.h"
 #include "data/augment.h"
+#include "nn/op_count.h"
 #include "nn/segresnet.h"
 
 #include <string.h>
@@ -26,10 +27,11 @@ struct fb_evaluator {
     buffer image, sum;  /* of the padded case: (padded, FB_MODALITIES), and logits summed over windows */
     buffer raw, sample; /* the case as it is, (shape, FB_MODALITIES), and what is made of it: a fb_sample */
     buffer w;           /* (params->count); unused on the host */
-    float *average;     /* owned; (padded, FB_REGIONS), later (shape, FB_REGIONS) */
-    float *cover;       /* owned; (padded[0] + padded[1] + padded[2]) */
-    uint8_t *target;    /* owned; (voxels) region bits */
-    int64_t average_count, cover_count, target_count;
+
+    const fb_ops *host; /* of ordinary memory; borrowed */
+    buffer average;     /* float (padded, FB_REGIONS), later (shape, FB_REGIONS) */
+    buffer cover;       /* float (padded[0] + padded[1] + padded[2]) */
+    buffer target;      /* uint8_t (voxels) region bits */
 };
 
 fb_status fb_evaluator_create(const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
@@ -47,6 +49,7 @@ fb_status fb_evaluator_create(const fb_net_spec *spec, const fb_params *params, 
     e->spec = *spec;
     e->params = params;
     e->ops = ops;
+    e->host = &fb_ops_ref;
     e->multiple = multiple;
     e->overlap = overlap;
     memcpy(e->limit, window, sizeof e->limit);
@@ -63,9 +66,9 @@ void fb_evaluator_destroy(fb_evaluator **evaluator)
     fb_segresnet_destroy(&e->net);
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         e->ops->release(e->ops, &buffers[i]->data);
-    FB_FREE(e->average);
-    FB_FREE(e->cover);
-    FB_FREE(e->target);
+    e->host->release(e->host, &e->average.data);
+    e->host->release(e->host, &e->cover.data);
+    e->host->release(e->host, &e->target.data);
     FB_FREE(*evaluator);
 }
 
@@ -77,18 +80,6 @@ static fb_status reserve(const fb_ops *ops, buffer *b, int64_t bytes, const char
     b->bytes = 0;
     FB_TRY(ops->alloc(ops, bytes, subject, &b->data));
     b->bytes = bytes;
-    return FB_OK;
-}
-
-/* The same for ordinary memory. */
-static fb_status grow(void *block, int64_t *have, int64_t count, size_t element_bytes, const char *subject)
-{
-    if (count <= *have)
-        return FB_OK;
-    fb_mem_free(block);
-    *have = 0;
-    FB_TRY(fb_mem_alloc(block, count, element_bytes, subject));
-    *have = count;
     return FB_OK;
 }
 
@@ -112,10 +103,9 @@ int64_t fb_window_start(int64_t extent, int64_t window, double overlap, int64_t 
 }
 
 /* For each position of each axis the number of windows over it: padded[0], then padded[1], then padded[2] numbers. */
-static fb_status count_cover(fb_evaluator *e, const int64_t padded[3], const char *subject)
+static void count_cover(const fb_evaluator *e, const int64_t padded[3])
 {
-    FB_TRY(grow(&e->cover, &e->cover_count, padded[0] + padded[1] + padded[2], sizeof *e->cover, subject));
-    float *cover = e->cover;
+    float *cover = e->cover.data;
     for (int axis = 0; axis < 3; axis++) {
         const int64_t extent = padded[axis], window = e->window[axis];
         memset(cover, 0, (size_t)extent * sizeof *cover);
@@ -126,14 +116,13 @@ static fb_status count_cover(fb_evaluator *e, const int64_t padded[3], const cha
         }
         cover += extent;
     }
-    return FB_OK;
 }
 
 /* Sum -> average. The windows form a grid, so the number of them over a voxel is the product over the axes. */
-static void divide_by_cover(fb_evaluator *e, const int64_t padded[3])
+static void divide_by_cover(const fb_evaluator *e, const int64_t padded[3])
 {
-    const float *cover_d = e->cover, *cover_h = cover_d + padded[0], *cover_w = cover_h + padded[1];
-    float *sum = e->average;
+    const float *cover_d = e->cover.data, *cover_h = cover_d + padded[0], *cover_w = cover_h + padded[1];
+    float *sum = e->average.data;
     for (int64_t d = 0; d < padded[0]; d++) {
         for (int64_t h = 0; h < padded[1]; h++) {
             for (int64_t w = 0; w < padded[2]; w++, sum += FB_REGIONS) {
@@ -193,60 +182,76 @@ static fb_status fit_window(fb_evaluator *e, const int64_t padded[3])
     return fb_segresnet_create(&e->spec, e->params, e->ops, window, 0, &e->net);
 }
 
-/* The z-scored, padded case -> e->image. */
-static fb_status normalise(fb_evaluator *e, const fb_volume *volume, const int64_t padded[3])
+/* The volume's shape, padded. */
+static void pad(const fb_evaluator *e, const int64_t shape[3], int64_t padded[3])
+{
+    for (int axis = 0; axis < 3; axis++)
+        padded[axis] = (shape[axis] + e->multiple - 1) / e->multiple * e->multiple;
+}
+
+/* Network and buffers for a case of this shape. */
+static fb_status fit(fb_evaluator *e, const int64_t shape[3], const char *subject)
 {
     const fb_ops *ops = e->ops;
-    const int64_t raw_bytes = fb_volume_voxels(volume->shape) * FB_MODALITIES * (int64_t)sizeof(float);
+    int64_t padded[3];
+    pad(e, shape, padded);
+    const int64_t voxels = fb_volume_voxels(shape), padded_voxels = fb_volume_voxels(padded);
+    const int64_t real = (int64_t)sizeof(float);
+    FB_TRY(fit_window(e, padded));
+    FB_TRY(reserve(ops, &e->sum, padded_voxels * FB_REGIONS * real, subject));
+    FB_TRY(reserve(ops, &e->image, padded_voxels * FB_MODALITIES * ops->act_bytes, subject));
+    FB_TRY(reserve(ops, &e->sample, sizeof(fb_sample), subject));
+    if (!ops->on_host) {
+        FB_TRY(reserve(ops, &e->w, e->params->count * real, "model"));
+        FB_TRY(reserve(ops, &e->raw, voxels * FB_MODALITIES * real, subject));
+    }
+    FB_TRY(reserve(e->host, &e->average, padded_voxels * FB_REGIONS * real, subject));
+    FB_TRY(reserve(e->host, &e->cover, (padded[0] + padded[1] + padded[2]) * real, subject));
+    return reserve(e->host, &e->target, voxels, subject);
+}
+
+/* The z-scored, padded case -> e->image. */
+static void normalise(fb_evaluator *e, const fb_volume *volume, const int64_t padded[3])
+{
+    const fb_ops *ops = e->ops;
     fb_sample sample = {.image = volume->image, .label = volume->label, .how = fb_augment_nothing()};
     memcpy(sample.shape, volume->shape, sizeof sample.shape);
-    FB_TRY(reserve(ops, &e->image, fb_volume_voxels(padded) * FB_MODALITIES * ops->act_bytes, volume->subject));
-    FB_TRY(reserve(ops, &e->sample, sizeof sample, volume->subject));
     if (!ops->on_host) {
-        FB_TRY(reserve(ops, &e->raw, raw_bytes, volume->subject));
-        ops->upload(ops, e->raw.data, volume->image, raw_bytes);
+        ops->upload(ops, e->raw.data, volume->image,
+                    fb_volume_voxels(volume->shape) * FB_MODALITIES * (int64_t)sizeof(float));
         sample.image = e->raw.data;
     }
     ops->upload(ops, e->sample.data, &sample, sizeof sample);
     ops->sample(ops, e->sample.data, padded, e->image.data, NULL);
-    return FB_OK;
 }
 
 /* The weights where the backend computes. */
-static fb_status bring_weights(fb_evaluator *e, const float *w, const float **out)
+static const float *bring_weights(fb_evaluator *e, const float *w)
 {
-    const int64_t bytes = e->params->count * (int64_t)sizeof *w;
-    *out = w;
     if (e->ops->on_host)
-        return FB_OK;
-    FB_TRY(reserve(e->ops, &e->w, bytes, "model"));
-    e->ops->upload(e->ops, e->w.data, w, bytes);
-    *out = e->w.data;
-    return FB_OK;
+        return w;
+    e->ops->upload(e->ops, e->w.data, w, e->params->count * (int64_t)sizeof *w);
+    return e->w.data;
 }
 
 fb_status fb_evaluator_logits(fb_evaluator *e, const float *w, const fb_volume *volume, const float **logits)
 {
     int64_t padded[3];
-    const float *weights = NULL;
-    for (int axis = 0; axis < 3; axis++)
-        padded[axis] = (volume->shape[axis] + e->multiple - 1) / e->multiple * e->multiple;
-    const int64_t count = fb_volume_voxels(padded) * FB_REGIONS, bytes = count * (int64_t)sizeof(float);
-    FB_TRY(fit_window(e, padded));
-    FB_TRY(reserve(e->ops, &e->sum, bytes, volume->subject));
-    FB_TRY(grow(&e->average, &e->average_count, count, sizeof *e->average, volume->subject));
-    FB_TRY(bring_weights(e, w, &weights));
-    FB_TRY(normalise(e, volume, padded));
+    pad(e, volume->shape, padded);
+    FB_TRY(fit(e, volume->shape, volume->subject));
+    const float *weights = bring_weights(e, w);
+    normalise(e, volume, padded);
     const int slides = memcmp(padded, e->window, sizeof padded) != 0;
     FB_TRY(slides ? slide(e, weights, padded)
                   : fb_segresnet_forward(e->net, weights, e->image.data, NULL, e->sum.data));
-    FB_TRY(e->ops->download(e->ops, e->average, e->sum.data, bytes));
+    FB_TRY(e->ops->download(e->ops, e->average.data, e->sum.data,
+                            fb_volume_voxels(padded) * FB_REGIONS * (int64_t)sizeof(float)));
     if (slides) {
-        FB_TRY(count_cover(e, padded, volume->subject));
+        count_cover(e, padded);
         divide_by_cover(e, padded);
     }
-    crop_padding(e->average, padded, volume->shape);
-    *logits = e->average;
+    crop_padding(e->average.data, padded, volume->shape);
+    *logits = e->average.data;
     return FB_OK;
 }
 
@@ -255,9 +260,36 @@ fb_status fb_evaluator_case(fb_evaluator *e, const float *w, const fb_volume *vo
     const float *logits = NULL;
     const int64_t voxels = fb_volume_voxels(volume->shape);
     FB_TRY(fb_evaluator_logits(e, w, volume, &logits));
-    FB_TRY(grow(&e->target, &e->target_count, voxels, sizeof *e->target, volume->subject));
+    uint8_t *target = e->target.data;
     for (int64_t v = 0; v < voxels; v++)
-        e->target[v] = fb_region_bits(volume->label[v]);
-    fb_count_case(voxels, logits, e->target, counts);
+        target[v] = fb_region_bits(volume->label[v]);
+    fb_count_case(voxels, logits, target, counts);
     return FB_OK;
+}
+
+fb_status fb_evaluator_count(const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
+                             const int64_t window[3], double overlap, const int64_t shape[3], fb_evaluator_size *out)
+{
+    fb_count backend, host;
+    fb_evaluator *e = NULL;
+    fb_count_begin(ops, &backend);
+    fb_count_begin(&fb_ops_ref, &host);
+    FB_TRY(fb_evaluator_create(spec, params, &backend.ops, window, overlap, &e));
+    e->host = &host.ops;
+    const fb_status status = fit(e, shape, "evaluation");
+    *out = (fb_evaluator_size){backend.bytes, backend.scratch_bytes, host.bytes, backend.convolutions};
+    fb_evaluator_destroy(&e);
+    return status;
+}
+
+int64_t fb_evaluator_voxels(int levels, const int64_t window[3], double overlap, const int64_t shape[3])
+{
+    const int64_t multiple = (int64_t)1 << (levels - 1);
+    int64_t voxels = 1;
+    for (int axis = 0; axis < 3; axis++) {
+        const int64_t padded = (shape[axis] + multiple - 1) / multiple * multiple;
+        const int64_t extent = padded < window[axis] ? padded : window[axis];
+        voxels *= extent * fb_window_count(padded, extent, overlap);
+    }
+    return voxels;
 }

@@ -33,3 +33,19 @@ fb_status fb_evaluator_case(fb_evaluator *evaluator, const float *w, const fb_vo
 /* Where windows begin along an axis: how many there are and the first voxel of the one at `index`. window <= extent. */
 int64_t fb_window_count(int64_t extent, int64_t window, double overlap);
 int64_t fb_window_start(int64_t extent, int64_t window, double overlap, int64_t index);
+
+/* What an evaluator holds once it has seen cases of one shape. */
+typedef struct fb_evaluator_size {
+    int64_t bytes;         /* of the backend's memory, but for: */
+    int64_t scratch_bytes; /* what the backend keeps for the largest convolution */
+    int64_t host_bytes;    /* of ordinary memory */
+    int64_t convolutions;
+} fb_evaluator_size;
+
+/* Counts it, arguments as of create, for cases of `shape`, without taking it. */
+fb_status fb_evaluator_count(const fb_net_spec *spec, const fb_params *params, const fb_ops *ops,
+                             const int64_t window[3], double overlap, const int64_t shape[3],
+                             fb_evaluator_size *out) FB_MUST_USE;
+
+/* Voxels that go through the network for a case of `shape`, over all windows. */
+int64_t fb_evaluator_voxels(int levels, const int64_t window[3], double overlap, const int64_t shape[3]);

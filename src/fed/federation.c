@@ -46,7 +46,7 @@ static fb_status plan_privacy(fb_federation *federation)
 
 static fb_status assign(fb_federation *federation)
 {
-    const int hospitals = federation->hospital_count, ranks = fb_comm_size(federation->comm);
+    const int hospitals = federation->hospital_count, ranks = federation->ranks;
     if (ranks > hospitals)
         return FB_USAGE("%d ranks but only %d hospitals in %s: start at most %d ranks", ranks, hospitals,
                         federation->config->data_shards, hospitals);
@@ -92,6 +92,8 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
     FB_TRY(open_noise(federation, (uint32_t)hospital->index, &hospital->noise));
     if (federation->privacy->dpsgd)
         FB_TRY(fb_gauss_create(federation->privacy->dpsgd[hospital->index].sigma, &hospital->gauss));
+    if (!folder)
+        return FB_OK;
     FB_TRY(ledger_identity(federation, hospital->index, identity));
     snprintf(name, sizeof name, "hospital_%02d", hospital->index);
     const int begun = fb_resume_has_begun(folder);
@@ -102,18 +104,34 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
     return FB_OK;
 }
 
-static fb_status check_patch(const fb_federation *federation, const fb_shard *shard)
+fb_status fb_federation_check_patch(const fb_config *config, const fb_shard *shard)
 {
     for (int64_t i = 0; i < fb_shard_cases(shard, FB_SPLIT_TRAIN); i++)
         for (int axis = 0; axis < 3; axis++)
-            if (fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis] < federation->config->data_patch[axis])
+            if (fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis] < config->data_patch[axis])
                 return FB_USAGE(
                     "data.patch: extent %lld exceeds the %lld voxels of subject %s in direction %c; choose a "
                     "smaller patch",
-                    (long long)federation->config->data_patch[axis],
-                    (long long)fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis],
+                    (long long)config->data_patch[axis], (long long)fb_shard_shape(shard, FB_SPLIT_TRAIN, i)[axis],
                     fb_shard_subject(shard, FB_SPLIT_TRAIN, i), "DHW"[axis]);
     return FB_OK;
+}
+
+/* Whether each hospital has its own, from round to round. */
+static int keeps_moments(const fb_config *config)
+{
+    return config->run_mode == FB_MODE_LOCAL ||
+           (config->run_mode == FB_MODE_FEDERATED && config->train_momentum == FB_MOMENTUM_KEEP);
+}
+
+static int has_global_moments(const fb_config *config)
+{
+    return config->train_momentum == FB_MOMENTUM_AVERAGE || config->run_mode == FB_MODE_CENTRALISED;
+}
+
+static int has_local_moments(const fb_config *config)
+{
+    return config->run_mode == FB_MODE_FEDERATED && config->train_momentum != FB_MOMENTUM_KEEP;
 }
 
 static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital, const char *folder)
@@ -125,11 +143,10 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
         return FB_OK;
     FB_TRY(fb_shard_open(config->data_shards, federation->cohort->hospitals[hospital->index].file,
                          config->data_cache_bytes, &hospital->shard));
-    FB_TRY(check_patch(federation, hospital->shard));
+    FB_TRY(fb_federation_check_patch(config, hospital->shard));
     if (!hospital->mine)
         return FB_OK;
-    if (config->run_mode == FB_MODE_LOCAL ||
-        (config->run_mode == FB_MODE_FEDERATED && config->train_momentum == FB_MOMENTUM_KEEP))
+    if (keeps_moments(config))
         FB_TRY(fb_moments_create(n, &hospital->moments));
     if (config->run_mode == FB_MODE_LOCAL) {
         FB_TRY(FB_ALLOC(hospital->model, federation->params->count, "local model"));
@@ -141,9 +158,6 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
 static fb_status make_model(fb_federation *federation)
 {
     const fb_config *config = federation->config;
-    federation->net = fb_federation_net(config);
-    FB_TRY(fb_params_create(&federation->net, &federation->params));
-    FB_TRY(fb_subset_create(federation->params, config->train_trainable, &federation->subset));
     const int64_t n = federation->subset->count;
     FB_TRY(FB_ALLOC(federation->w, federation->params->count, "global model"));
     FB_TRY(FB_ALLOC(federation->w_local, federation->params->count, "local model"));
@@ -156,11 +170,24 @@ static fb_status make_model(fb_federation *federation)
         FB_TRY(fb_safetensors_read(config->train_init_from, federation->params, federation->w));
     else
         fb_params_init(federation->params, (uint64_t)config->run_seed, federation->w);
-    if (config->train_momentum == FB_MOMENTUM_AVERAGE || config->run_mode == FB_MODE_CENTRALISED)
+    if (has_global_moments(config))
         FB_TRY(fb_moments_create(n, &federation->moments));
-    if (config->run_mode == FB_MODE_FEDERATED && config->train_momentum != FB_MOMENTUM_KEEP)
+    if (has_local_moments(config))
         FB_TRY(fb_moments_create(n, &federation->moments_local));
     return FB_OK;
+}
+
+int64_t fb_federation_model_bytes(const fb_federation *federation, int rank)
+{
+    const fb_config *config = federation->config;
+    const int64_t n = federation->subset->count * (int64_t)sizeof(float);
+    const int64_t all = federation->params->count * (int64_t)sizeof(float);
+    int64_t hospitals = 0;
+    for (int h = 0; h < federation->hospital_count; h++)
+        hospitals += federation->rank_of[h] == rank;
+    return 2 * all + n + (config->sharing_select == FB_SELECT_PUBLIC ? all + n : 0) +
+           2 * n * (has_global_moments(config) + has_local_moments(config)) +
+           hospitals * ((keeps_moments(config) ? 2 * n : 0) + (config->run_mode == FB_MODE_LOCAL ? all : 0));
 }
 
 /* The server adds noise of its own, so it has a key, a ledger and stored sums of its own. */
@@ -168,6 +195,8 @@ static fb_status make_trusted_server(fb_federation *federation, const char *fold
 {
     char identity[FB_LEDGER_IDENTITY_CHARS];
     FB_TRY(open_noise(federation, FB_OUTBOX_SERVER, &federation->server_noise));
+    if (!folder)
+        return FB_OK;
     FB_TRY(ledger_identity(federation, 0, identity));
     return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(folder), &federation->server_outbox);
 }
@@ -198,21 +227,62 @@ static fb_status make_release_device(fb_federation *federation)
                                     &federation->release_device);
 }
 
-static fb_status build(fb_federation *federation, const char *folder)
+int64_t fb_federation_server_bytes(const fb_federation *federation)
+{
+    const int sums = federation->config->train_momentum == FB_MOMENTUM_AVERAGE ? FB_MESSAGES_MAX : 1;
+    const int serves = federation->config->run_mode == FB_MODE_FEDERATED;
+    return serves ? sums * fb_aggregate_bytes(federation->subset->count) : 0;
+}
+
+fb_status fb_federation_check_files(const fb_federation *federation)
+{
+    const fb_config *config = federation->config;
+    fb_noise *noise = NULL;
+    float *w = NULL;
+    if (federation->privacy->guarantee->mechanism != FB_MECHANISM_NONE)
+        FB_TRY(open_noise(federation, 0, &noise));
+    fb_noise_destroy(&noise);
+    if (!config->train_init_from[0])
+        return FB_OK;
+    FB_TRY(FB_ALLOC(w, federation->params->count, "initial model"));
+    const fb_status status = fb_safetensors_read(config->train_init_from, federation->params, w);
+    FB_FREE(w);
+    return status;
+}
+
+int64_t fb_federation_state_bytes(const fb_federation *federation)
+{
+    const fb_config *config = federation->config;
+    const int64_t moments = 2 * federation->subset->count * (int64_t)sizeof(float);
+    const int64_t model = federation->params->count * (int64_t)sizeof(float);
+    const int local = config->run_mode == FB_MODE_LOCAL;
+    return (local ? 0 : model) + (has_global_moments(config) ? moments : 0) +
+           federation->hospital_count * ((keeps_moments(config) ? moments : 0) + (local ? model : 0));
+}
+
+static fb_status describe(fb_federation *federation)
 {
     const fb_config *config = federation->config;
     fb_ops_set_threads((int)config->run_threads);
-    FB_TRY(fb_cohort_open(config->data_shards, &federation->cohort));
+    FB_TRY(fb_cohort_read(config->data_shards, &federation->cohort));
     federation->hospital_count = federation->cohort->hospital_count;
     FB_TRY(assign(federation));
+    federation->net = fb_federation_net(config);
+    FB_TRY(fb_params_create(&federation->net, &federation->params));
+    FB_TRY(fb_subset_create(federation->params, config->train_trainable, &federation->subset));
+    return plan_privacy(federation);
+}
+
+static fb_status build(fb_federation *federation, const char *folder)
+{
+    const fb_config *config = federation->config;
     FB_TRY(make_model(federation));
-    FB_TRY(plan_privacy(federation));
     for (int h = 0; h < federation->hospital_count; h++)
         FB_TRY(fb_error_context(open_hospital(federation, &federation->hospitals[h], folder), "hospital %d (%s)", h,
                                 fb_hospital_name(federation, h)));
     const int tests = config->eval_on == FB_EVAL_BOTH || config->eval_on == FB_EVAL_TEST;
     if (tests && fb_comm_rank(federation->comm) < federation->cohort->test_cases)
-        FB_TRY(fb_shard_open(config->data_shards, "test.h5", config->data_cache_bytes, &federation->test));
+        FB_TRY(fb_shard_open(config->data_shards, FB_SHARD_TEST_FILE, config->data_cache_bytes, &federation->test));
     FB_TRY(make_server(federation, folder));
     FB_TRY(fb_trainer_create(config, &federation->net, federation->params, federation->subset, federation->ops,
                              &federation->trainer));
@@ -221,27 +291,50 @@ static fb_status build(fb_federation *federation, const char *folder)
     return make_release_device(federation);
 }
 
-fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_comm *comm, const char *folder,
-                               fb_federation **out)
+fb_status fb_federation_describe(const fb_config *config, const fb_ops *ops, fb_comm *comm, int ranks,
+                                 fb_federation **out)
 {
     fb_federation *federation = NULL;
     FB_TRY(fb_status_agree(comm, FB_ALLOC(federation, 1, "federation")));
     federation->config = config;
     federation->ops = ops;
     federation->comm = comm;
+    federation->ranks = ranks;
+    const fb_status status = fb_status_agree(comm, describe(federation));
+    if (status != FB_OK)
+        fb_federation_destroy(&federation);
+    *out = federation;
+    return status;
+}
+
+static fb_status make_nonce(fb_federation *federation, const char *folder)
+{
+    if (folder)
+        return fb_resume_nonce(folder, &federation->run_nonce);
+    randombytes_buf(&federation->run_nonce, sizeof federation->run_nonce);
+    return FB_OK;
+}
+
+fb_status fb_federation_build(fb_federation *federation, const char *folder)
+{
+    fb_comm *comm = federation->comm;
     const int root = fb_comm_rank(comm) == 0;
-    fb_status status = fb_status_agree(comm, root ? fb_resume_nonce(folder, &federation->run_nonce) : FB_OK);
+    fb_status status = fb_status_agree(comm, root ? make_nonce(federation, folder) : FB_OK);
     if (status == FB_OK)
         status = fb_comm_broadcast(comm, &federation->run_nonce, sizeof federation->run_nonce);
     if (status == FB_OK)
         status = build(federation, folder);
-    status = fb_status_agree(comm, status);
-    if (status != FB_OK) {
-        fb_federation_destroy(&federation);
-        return status;
-    }
-    *out = federation;
-    return FB_OK;
+    return fb_status_agree(comm, status);
+}
+
+fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_comm *comm, const char *folder,
+                               fb_federation **out)
+{
+    FB_TRY(fb_federation_describe(config, ops, comm, fb_comm_size(comm), out));
+    const fb_status status = fb_federation_build(*out, folder);
+    if (status != FB_OK)
+        fb_federation_destroy(out);
+    return status;
 }
 
 static void close_hospital(fb_hospital *hospital)

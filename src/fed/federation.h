@@ -52,6 +52,7 @@ typedef struct fb_federation {
     const fb_config *config; /* borrowed */
     fb_comm *comm;           /* borrowed */
     fb_cohort *cohort;       /* owned, as everything below */
+    int ranks;               /* that play the hospitals: those of comm, unless it is a plan for others */
     int hospital_count;
     int *rank_of;           /* (hospital_count) */
     int64_t *steps;         /* (hospital_count) local steps of a round, public: a hospital's weight */
@@ -89,6 +90,27 @@ fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_co
                                fb_federation **out) FB_MUST_USE;
 void fb_federation_destroy(fb_federation **federation); /* not collective */
 
+/* The two halves of create. describe: hospitals, network, what is shared and by which of `ranks` ranks each hospital is
+ * played; no shard is opened and nothing large is allocated. build: the rest. With folder NULL nothing is written, so
+ * that no message can be charged or found again; for measuring and checking. On an error of build, destroy it. */
+fb_status fb_federation_describe(const fb_config *config, const fb_ops *ops, fb_comm *comm, int ranks,
+                                 fb_federation **out) FB_MUST_USE;
+fb_status fb_federation_build(fb_federation *federation, const char *folder) FB_MUST_USE;
+
+/* What build allocates of models, changes and moments on a rank, and of sums on rank 0, of a described federation. Not
+ * collective. */
+int64_t fb_federation_model_bytes(const fb_federation *federation, int rank);
+int64_t fb_federation_server_bytes(const fb_federation *federation);
+
+/* What lasts from round to round, on all ranks together: models and the moments that are kept. Not collective. */
+int64_t fb_federation_state_bytes(const fb_federation *federation);
+
+/* Reads what build would read beside shards: the key file and the initial model. Not collective. */
+fb_status fb_federation_check_files(const fb_federation *federation) FB_MUST_USE;
+
+/* Refuses a patch larger than a train case. Not collective. */
+fb_status fb_federation_check_patch(const fb_config *config, const fb_shard *shard) FB_MUST_USE;
+
 /* The network that the options describe. Not collective. */
 fb_net_spec fb_federation_net(const fb_config *config);
 
@@ -118,6 +140,17 @@ fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, ui
                             const uint8_t model_hash[16]) FB_MUST_USE;
 void fb_hospital_drop_messages(fb_hospital *hospital);
 
+typedef struct fb_hospital_time {
+    fb_trainer_time training;
+    double release_s;      /* to select, clip, add noise and encode */
+    int64_t message_bytes; /* of what it would send in a round */
+} fb_hospital_time;
+
+/* Trains for about about_s seconds, as in a first round, and makes messages of it, which stay with the hospital; of a
+ * federation that was built without a folder, and serves for nothing else afterwards. */
+fb_status fb_hospital_measure(fb_federation *federation, fb_hospital *hospital, double about_s,
+                              fb_hospital_time *out) FB_MUST_USE;
+
 const fb_ledger *fb_hospital_ledger(const fb_hospital *hospital); /* NULL: it has none. Borrowed. */
 
 /* Fills in what the hospital's ledger, if it has one, says after a round. */
@@ -141,6 +174,10 @@ fb_frame_info fb_server_frame(const fb_federation *federation, uint32_t round, c
 fb_status fb_server_round(fb_federation *federation, uint32_t round, const int64_t *participates,
                           const uint8_t model_hash[16]) FB_MUST_USE;
 
+/* Seconds to take in the messages of this hospital, as fb_hospital_measure left them, and to make a new model. */
+fb_status fb_server_measure(fb_federation *federation, const fb_hospital *hospital, double *accept_s,
+                            double *apply_s) FB_MUST_USE;
+
 /* --- round.c: one round of each mode --- */
 
 typedef struct fb_round_times {
@@ -153,6 +190,9 @@ typedef struct fb_round_times {
  * hospital's model is its own). reports (hospital_count) are filled on rank 0. */
 fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_report *reports,
                        fb_round_times *times) FB_MUST_USE;
+
+/* Refuses a run whose first round alone spends more than privacy.stop_at_epsilon. Not collective. */
+fb_status fb_round_check_first(const fb_config *config, double spent) FB_MUST_USE;
 
 /* Every hospital's report, from the rank that filled it, into reports (hospital_count) of rank 0. */
 fb_status fb_round_gather_reports(fb_federation *federation, fb_hospital_report *reports) FB_MUST_USE;

@@ -325,3 +325,29 @@ fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, ui
     return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
                             fb_hospital_name(federation, hospital->index), round + 1);
 }
+
+fb_status fb_hospital_measure(fb_federation *federation, fb_hospital *hospital, double about_s, fb_hospital_time *out)
+{
+    const fb_dpsgd_plan *plans = federation->privacy->dpsgd;
+    fb_train_dpsgd dpsgd = {.gauss = hospital->gauss, .noise = hospital->noise};
+    const uint8_t model_hash[16] = {0};
+    const fb_frame_info info = fb_hospital_frame(federation, hospital->index, 0, model_hash);
+    fb_moments *moments = hospital->moments.m                                 ? &hospital->moments
+                          : federation->config->run_mode == FB_MODE_FEDERATED ? &federation->moments_local
+                                                                              : &federation->moments;
+    if (plans)
+        dpsgd.plan = &plans[hospital->index];
+    memcpy(federation->w_local, federation->w, (size_t)federation->params->count * sizeof(float));
+    *out = (fb_hospital_time){0};
+    FB_TRY(fb_trainer_measure(federation->trainer, hospital->shard, plans ? &dpsgd : NULL, about_s, federation->w_local,
+                              moments, &out->training));
+    if (federation->config->run_mode != FB_MODE_FEDERATED)
+        return FB_OK;
+    const double start_s = fb_time_s();
+    fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
+    FB_TRY(release(federation, hospital, &info));
+    out->release_s = fb_time_s() - start_s;
+    for (int i = 0; i < hospital->message_count; i++)
+        out->message_bytes += hospital->messages[i].size_bytes;
+    return FB_OK;
+}

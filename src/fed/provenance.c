@@ -196,7 +196,7 @@ static fb_status compare_ranks(int ranks, const identity *all)
 static fb_status read_data_identity(const fb_config *config, char hex[FB_SHA256_CHARS])
 {
     fb_cohort *cohort = NULL;
-    FB_TRY(fb_cohort_open(config->data_shards, &cohort));
+    FB_TRY(fb_cohort_read(config->data_shards, &cohort));
     memcpy(hex, cohort->sha256, sizeof cohort->sha256);
     fb_cohort_close(&cohort);
     return FB_OK;
@@ -212,7 +212,8 @@ fb_status fb_identity_check(const fb_config *config, const fb_ops *ops, fb_comm 
         status = read_data_identity(config, own.data);
     snprintf(own.revision, sizeof own.revision, "%s", fb_build_revision());
     snprintf(own.flags, sizeof own.flags, "%s", fb_build_flags());
-    ops->describe(ops, sizeof own.operations, own.operations);
+    if (ops)
+        ops->describe(ops, sizeof own.operations, own.operations);
     if (status == FB_OK)
         status = FB_ALLOC(all, root ? ranks : 0, "identities");
     status = fb_status_agree(comm, status);

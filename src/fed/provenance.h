@@ -29,5 +29,5 @@ fb_status fb_records_provenance(const fb_config *config, const fb_comm *comm, co
                                 fb_records *records) FB_MUST_USE;
 
 /* Refuses ranks whose options, data, build, instruction set or kind of GPU differ from rank 0's: their bits would, and
- * with other hospitals a rank could wait for ever. Collective. */
+ * with other hospitals a rank could wait for ever. ops NULL: what computes is not compared. Collective. */
 fb_status fb_identity_check(const fb_config *config, const fb_ops *ops, fb_comm *comm) FB_MUST_USE;

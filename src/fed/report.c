@@ -118,18 +118,28 @@ fb_report_totals *fb_report_sums(fb_report *report)
 
 static void print_ranks(const fb_federation *federation)
 {
-    for (int rank = 0; rank < fb_comm_size(federation->comm); rank++) {
+    for (int rank = 0; rank < federation->ranks; rank++) {
         char line[2048] = "";
-        int64_t cases = 0;
+        int64_t cases = 0, steps = 0;
         for (int h = 0; h < federation->hospital_count; h++) {
             if (federation->rank_of[h] != rank)
                 continue;
             const size_t used = strlen(line);
             snprintf(line + used, sizeof line - used, " %s", fb_hospital_name(federation, h));
             cases += federation->cohort->hospitals[h].train_cases;
+            steps += federation->steps[h];
         }
-        fb_log_info("rank %d: %lld train cases:%s", rank, (long long)cases, line);
+        fb_log_info("rank %d: %lld train cases, %lld steps a round:%s", rank, (long long)cases, (long long)steps, line);
     }
+}
+
+static void print_levels(const fb_federation *federation, const fb_trainer_size *size)
+{
+    const int64_t *patch = federation->config->data_patch;
+    for (int level = 0; level < federation->net.levels; level++)
+        fb_log_verbose("  level %d: %lldx%lldx%lld, %lld channels, %.1f MiB of activations", level,
+                       (long long)patch[0] >> level, (long long)patch[1] >> level, (long long)patch[2] >> level,
+                       (long long)federation->net.filters << level, (double)size->level_bytes[level] / 1048576.0);
 }
 
 /* Each line of the plan's text is a message of the log. Mode local sends nothing: there only the guarantee counts. */
@@ -163,12 +173,13 @@ static void print_outbox(const fb_federation *federation)
                     messages * fb_privacy_message_bytes(plan) / 1048576.0, federation->config->run_output);
 }
 
-fb_status fb_report_plan(const fb_report *report)
+fb_status fb_report_plan(const fb_federation *federation)
 {
-    const fb_federation *federation = report->federation;
     const fb_config *config = federation->config;
     const double mib = 1048576.0;
     int64_t cases = 0, steps = 0;
+    fb_trainer_size size;
+    FB_TRY(fb_trainer_count(config, &federation->net, federation->params, federation->subset, federation->ops, &size));
     for (int h = 0; h < federation->hospital_count; h++) {
         cases += federation->cohort->hospitals[h].train_cases;
         steps += federation->steps[h];
@@ -179,8 +190,9 @@ fb_status fb_report_plan(const fb_report *report)
                 (long long)steps);
     fb_log_info("model: %lld parameters (%.1f MiB), %.0f MiB of activations, patch %lldx%lldx%lld, %s",
                 (long long)federation->params->count, (double)federation->params->count * sizeof(float) / mib,
-                (double)fb_trainer_activation_bytes(federation->trainer) / mib, (long long)config->data_patch[0],
-                (long long)config->data_patch[1], (long long)config->data_patch[2], federation->ops->name);
+                (double)size.activation_bytes / mib, (long long)config->data_patch[0], (long long)config->data_patch[1],
+                (long long)config->data_patch[2], federation->ops->name);
+    print_levels(federation, &size);
     fb_log_info("training: %lld of %lld parameters (train.trainable = %s) by %s", (long long)federation->subset->count,
                 (long long)federation->params->count, config->train_trainable[0] ? config->train_trainable : "all",
                 config->train_optimizer == FB_OPTIMIZER_SGD ? "plain gradient descent" : "Adam");

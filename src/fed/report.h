@@ -34,8 +34,8 @@ fb_report_totals *fb_report_sums(fb_report *report); /* to keep, and to go on fr
 fb_status fb_report_restore(fb_report *report, const fb_hospital_report *hospitals) FB_MUST_USE;
 
 /* Prints hospitals per rank, size of the model, memory, bytes and budgets: nominal, per parameter, per round and in
- * total, with unit and neighbours. */
-fb_status fb_report_plan(const fb_report *report) FB_MUST_USE;
+ * total, with unit and neighbours. The federation may be a described one. */
+fb_status fb_report_plan(const fb_federation *federation) FB_MUST_USE;
 
 /* The record of a round for the results file, and adds it to the totals. *out is borrowed until the next call. */
 fb_status fb_report_record(fb_report *report, const fb_hospital_report *hospitals, const fb_round_figures *figures,

@@ -155,6 +155,15 @@ static fb_status spending_after(const fb_federation *federation, const round_sta
     return FB_OK;
 }
 
+fb_status fb_round_check_first(const fb_config *config, double spent)
+{
+    if (config->privacy_stop_at_epsilon == 0.0 || spent <= config->privacy_stop_at_epsilon)
+        return FB_OK;
+    return FB_USAGE("the first round alone spends epsilon %.6g, more than privacy.stop_at_epsilon = %g: raise it, or "
+                    "add noise",
+                    spent, config->privacy_stop_at_epsilon);
+}
+
 fb_status fb_round_affordable(fb_federation *federation, uint32_t round, int *affordable, double *most)
 {
     const double limit = federation->config->privacy_stop_at_epsilon;

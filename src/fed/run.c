@@ -266,9 +266,7 @@ static fb_status ask_for_round(run *r, int64_t round)
              "privacy.stop_at_epsilon = %g",
              (long long)round + 1, most, plan->delta, r->config->privacy_stop_at_epsilon);
     if (r->stopped && round == 0)
-        return FB_USAGE("the first round alone spends epsilon %.6g, more than privacy.stop_at_epsilon = %g: raise it, "
-                        "or add noise",
-                        most, r->config->privacy_stop_at_epsilon);
+        return fb_round_check_first(r->config, most);
     if (r->stopped)
         fb_log_info("%s", r->stop_reason);
     return FB_OK;
@@ -379,6 +377,15 @@ static fb_status restore(run *r, int argc, char **argv)
     return write_used_options(r); /* those of a run that was begun were good for it until here */
 }
 
+/* Before the folder is begun. */
+static fb_status check_cohort(const fb_config *config)
+{
+    fb_cohort *cohort = NULL;
+    FB_TRY(fb_cohort_open(config->data_shards, &cohort));
+    fb_cohort_close(&cohort);
+    return FB_OK;
+}
+
 static fb_status start(run *r, int argc, char **argv)
 {
     FB_TRY(fb_convolutions_settle(r->config, r->ops, r->comm, &r->convolutions));
@@ -389,7 +396,7 @@ static fb_status start(run *r, int argc, char **argv)
     FB_TRY(fb_status_agree(r->comm, status));
     FB_TRY(fb_status_agree(r->comm, restore(r, argc, argv)));
     fb_kill_point("run.created");
-    FB_TRY(fb_status_agree(r->comm, is_root(r) ? fb_report_plan(r->report) : FB_OK));
+    FB_TRY(fb_status_agree(r->comm, is_root(r) ? fb_report_plan(r->federation) : FB_OK));
     return r->rounds_done < r->config->federation_rounds ? ask_for_round(r, r->rounds_done) : FB_OK;
 }
 
@@ -417,6 +424,7 @@ static fb_status finish(run *r, fb_status status)
 static fb_status find_folder(run *r, fb_folder *folder)
 {
     FB_TRY(fb_identity_check(r->config, r->ops, r->comm));
+    FB_TRY(fb_status_agree(r->comm, check_cohort(r->config)));
     fb_status status = fb_path_join(r->stop_path, r->config->run_output, "stop");
     if (status == FB_OK && is_root(r))
         status = open_folder(r, folder);

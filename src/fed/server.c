@@ -8,6 +8,7 @@
 #include "codec/frame.h"
 #include "core/kill.h"
 #include "core/mem.h"
+#include "core/timer.h"
 #include "fed/federation.h"
 
 #include <math.h>
@@ -205,6 +206,40 @@ fb_status fb_server_round(fb_federation *federation, uint32_t round, const int64
     status = apply_sums(federation);
     fb_kill_point("server.applied");
 done:
+    FB_FREE(s.received);
+    FB_FREE(s.implied);
+    fb_update_free(&s.sum);
+    return status;
+}
+
+static fb_status accept_messages(server *s, const fb_hospital *hospital)
+{
+    for (int i = 0; i < hospital->message_count; i++)
+        FB_TRY(accept(s, hospital->messages[i].bytes, hospital->messages[i].size_bytes));
+    return FB_OK;
+}
+
+fb_status fb_server_measure(fb_federation *federation, const fb_hospital *hospital, double *accept_s, double *apply_s)
+{
+    const uint8_t model_hash[16] = {0};
+    int64_t *participates = NULL;
+    server s = {.federation = federation, .model_hash = model_hash, .participants = 1};
+    fb_status status = FB_OK;
+    FB_TRY_GOTO(status, FB_ALLOC(participates, federation->hospital_count, "server"), done);
+    FB_TRY_GOTO(status, FB_ALLOC(s.received, federation->hospital_count, "server"), done);
+    FB_TRY_GOTO(status, FB_ALLOC(s.implied, federation->privacy->budget.count, "server"), done);
+    participates[hospital->index] = 1;
+    s.participates = participates;
+    const double start_s = fb_time_s();
+    FB_TRY_GOTO(status, accept_messages(&s, hospital), done);
+    *accept_s = fb_time_s() - start_s;
+    if (federation->privacy->release.trust != FB_TRUST_LOCAL)
+        FB_TRY_GOTO(status, fb_aggregate_add_sum(federation->aggregate, &s.sum, 1, federation->privacy->divisor[0]),
+                    done);
+    status = apply_sums(federation);
+    *apply_s = fb_time_s() - start_s - *accept_s;
+done:
+    FB_FREE(participates);
     FB_FREE(s.received);
     FB_FREE(s.implied);
     fb_update_free(&s.sum);

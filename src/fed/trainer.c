@@ -4,8 +4,10 @@
 #include "core/mem.h"
 #include "core/range.h"
 #include "core/stop.h"
+#include "core/timer.h"
 #include "data/augment.h"
 #include "fed/volumes.h"
+#include "nn/op_count.h"
 #include "nn/segresnet.h"
 
 #include <string.h>
@@ -262,6 +264,7 @@ typedef struct training {
     fb_shard *const *shards; /* (shard_count) */
     int shard_count;
     int64_t cases; /* of all shards */
+    int64_t most;  /* samples to see without dpsgd; 0: all */
     fb_rng where;  /* random numbers, up to purpose and epoch */
     int64_t samples;
 } training;
@@ -303,7 +306,7 @@ static fb_status run_epochs(training *t)
         t->where.epoch = (uint32_t)epoch;
         t->where.purpose = FB_RNG_SHUFFLE;
         fb_sample_order(&t->where, t->cases, order);
-        for (int64_t i = 0; i < t->cases; i++) {
+        for (int64_t i = 0; i < t->cases && (t->most == 0 || t->samples < t->most); i++) {
             FB_TRY_GOTO(status, see_case(t, order[i], t->where, (uint32_t)i), done);
             FB_TRY_GOTO(status, update(t->trainer), done);
             FB_TRY_GOTO(status, i + 1 < t->cases ? expect_case(t, order[i + 1]) : FB_OK, done);
@@ -366,6 +369,13 @@ static fb_status private_step(training *t, fb_train_dpsgd *dpsgd, uint32_t step,
     return update(t->trainer);
 }
 
+int64_t fb_trainer_private_bytes(int64_t n, int64_t parameters)
+{
+    const private_sum *room = NULL;
+    return n * (int64_t)(sizeof *room->scratch + sizeof *room->sum + sizeof *room->compact) +
+           parameters * (int64_t)sizeof *room->gradient;
+}
+
 static fb_status run_private_steps(training *t, fb_train_dpsgd *dpsgd)
 {
     const fb_dpsgd_plan *plan = dpsgd->plan;
@@ -419,7 +429,59 @@ fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard
     return FB_OK;
 }
 
-int64_t fb_trainer_activation_bytes(const fb_trainer *trainer)
+/* Steps of a round, and the seconds they take; with dpsgd so many of its plan's. */
+static fb_status time_steps(const training *as, fb_train_dpsgd *dpsgd, int64_t steps, float *w, fb_moments *moments,
+                            double *seconds)
 {
-    return fb_segresnet_activation_bytes(trainer->net);
+    training t = *as;
+    fb_train_dpsgd some;
+    fb_dpsgd_plan plan;
+    double loss_sum = 0.0;
+    t.most = steps;
+    if (dpsgd) {
+        some = *dpsgd;
+        plan = *dpsgd->plan;
+        plan.steps = steps;
+        some.plan = &plan;
+    }
+    const double start_s = fb_time_s();
+    const fb_status status = run_round(&t, dpsgd ? &some : NULL, w, moments, &loss_sum);
+    *seconds = fb_time_s() - start_s;
+    return status;
+}
+
+fb_status fb_trainer_measure(fb_trainer *trainer, fb_shard *shard, fb_train_dpsgd *dpsgd, double about_s, float *w,
+                             fb_moments *moments, fb_trainer_time *out)
+{
+    const int64_t cases = fb_shard_cases(shard, FB_SPLIT_TRAIN), available = cases * trainer->config->train_epochs;
+    const int64_t most = dpsgd ? dpsgd->plan->steps : available;
+    training t = {.trainer = trainer, .shards = &shard, .shard_count = 1, .cases = cases};
+    double warm_s = 0.0, once_s = 0.0, seconds = 0.0;
+    *out = (fb_trainer_time){0};
+    t.where = (fb_rng){(uint64_t)trainer->config->run_seed, FB_RNG_SHUFFLE, 0, 0, 0};
+    FB_TRY(time_steps(&t, dpsgd, 1, w, moments, &warm_s)); /* decodes, records, touches memory */
+    while (out->steps < 3 || (seconds < about_s && out->steps < 1000)) {
+        const int64_t steps = most < 8 ? most : 8;
+        FB_TRY(time_steps(&t, dpsgd, steps, w, moments, &once_s));
+        out->steps += steps;
+        seconds += once_s;
+    }
+    out->step_s = seconds / (double)out->steps;
+    return FB_OK;
+}
+
+fb_status fb_trainer_count(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
+                           const fb_subset *subset, const fb_ops *ops, fb_trainer_size *out)
+{
+    fb_count count;
+    fb_trainer *trainer = NULL;
+    fb_count_begin(ops, &count);
+    FB_TRY(fb_trainer_create(config, spec, params, subset, &count.ops, &trainer));
+    *out = (fb_trainer_size){
+        .bytes = count.bytes, .scratch_bytes = count.scratch_bytes, .convolutions = count.convolutions};
+    out->activation_bytes = fb_segresnet_activation_bytes(trainer->net);
+    for (int level = 0; level < FB_LEVELS_MAX; level++)
+        out->level_bytes[level] = fb_segresnet_level_bytes(trainer->net, level);
+    fb_trainer_destroy(&trainer);
+    return FB_OK;
 }

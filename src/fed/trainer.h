@@ -57,4 +57,28 @@ fb_status fb_trainer_run(fb_trainer *trainer, fb_shard *const *shards, int shard
                          uint32_t round, fb_train_dpsgd *dpsgd, float *w, fb_moments *moments,
                          fb_train_report *report) FB_MUST_USE;
 
-int64_t fb_trainer_activation_bytes(const fb_trainer *trainer);
+typedef struct fb_trainer_time {
+    double step_s; /* of a step, once all is warm */
+    int64_t steps; /* that were timed */
+} fb_trainer_time;
+
+/* Takes real steps over the shard's train cases for about about_s seconds, at least three, and the time of one; with
+ * dpsgd a step is its sample's. w and moments change. Errors: as of run. */
+fb_status fb_trainer_measure(fb_trainer *trainer, fb_shard *shard, fb_train_dpsgd *dpsgd, double about_s, float *w,
+                             fb_moments *moments, fb_trainer_time *out) FB_MUST_USE;
+
+/* The backend's memory that fb_trainer_create takes, without that of train cases on a device. */
+typedef struct fb_trainer_size {
+    int64_t bytes;            /* all of it, but for: */
+    int64_t scratch_bytes;    /* what the backend keeps for the largest convolution */
+    int64_t activation_bytes; /* part of bytes: activations of the network and their gradients, and of each level: */
+    int64_t level_bytes[FB_LEVELS_MAX];
+    int64_t convolutions;
+} fb_trainer_size;
+
+/* Counts it, arguments as above, without taking it. */
+fb_status fb_trainer_count(const fb_config *config, const fb_net_spec *spec, const fb_params *params,
+                           const fb_subset *subset, const fb_ops *ops, fb_trainer_size *out) FB_MUST_USE;
+
+/* What a round with dpsgd takes beside, of ordinary memory, for n trained parameters of so many. */
+int64_t fb_trainer_private_bytes(int64_t n, int64_t parameters);

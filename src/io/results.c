@@ -225,6 +225,32 @@ static fb_status prepare(const char *path, const fb_results_spec *spec, fb_resul
     return FB_OK;
 }
 
+/* The size of a new file of so many rounds, made in memory. */
+static fb_status measure(fb_results_spec spec, int64_t rounds, int64_t *size_bytes)
+{
+    char *bytes = NULL;
+    hid_t file = 0;
+    spec.rounds = rounds;
+    FB_TRY(image_create("results.h5", &file));
+    fb_status status = fb_result_make_structure(file, &spec);
+    if (status == FB_OK)
+        status = image_bytes(file, &bytes, size_bytes);
+    FB_FREE(bytes);
+    fb_h5_close(&file);
+    return status;
+}
+
+fb_status fb_results_bytes(const fb_results_spec *spec, int64_t *size_bytes)
+{
+    const int64_t few = 16, more = 272;
+    int64_t few_bytes = 0, more_bytes = 0;
+    FB_TRY(measure(*spec, few, &few_bytes));
+    FB_TRY(measure(*spec, more, &more_bytes));
+    *size_bytes =
+        few_bytes + (int64_t)((double)(more_bytes - few_bytes) / (double)(more - few) * (double)(spec->rounds - few));
+    return FB_OK;
+}
+
 fb_status fb_results_create(const char *path, const fb_results_spec *spec, fb_results **out)
 {
     fb_results *results = NULL;

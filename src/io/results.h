@@ -60,6 +60,10 @@ typedef struct fb_results_sums {
 /* Errors: exists already (named; nothing is overwritten), not writable, disk full. */
 fb_status fb_results_create(const char *path, const fb_results_spec *spec, fb_results **out) FB_MUST_USE;
 
+/* How large the file will be, without the summary that finish adds (a few KiB). The arrays are of fixed size, so two
+ * small files made in memory tell that of any. */
+fb_status fb_results_bytes(const fb_results_spec *spec, int64_t *size_bytes) FB_MUST_USE;
+
 /* Goes on with the file of an interrupted run: a new one takes its place, with its first `rounds` rounds and room for
  * spec->rounds. Until the new one is complete the old one stays as it is; with rounds = 0 it need not exist. Errors: as
  * above; the old file cannot be read, or its rounds are not those of `sums`. */

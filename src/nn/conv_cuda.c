@@ -91,14 +91,19 @@ static fb_status make_conv(fb_conv *conv)
     return FB_OK;
 }
 
+static fb_status unsupported(const fb_conv_shape *shape)
+{
+    return FB_FAIL("convolution on the GPU: %lld x %lld x %lld voxels, channels %lld to %lld, kernel %d, stride %d is "
+                   "not supported",
+                   (long long)shape->in[0], (long long)shape->in[1], (long long)shape->in[2], (long long)shape->c_in,
+                   (long long)shape->c_out, shape->kernel, shape->stride);
+}
+
 fb_status fb_conv_create_cuda(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out)
 {
     fb_conv *conv = NULL;
     if (fb_cuda_conv_packed_bytes(shape, fb_cuda_state(ops)->queue.act) == 0)
-        return FB_FAIL("convolution on the GPU: %lld x %lld x %lld voxels, channels %lld to %lld, kernel %d, stride %d "
-                       "is not supported",
-                       (long long)shape->in[0], (long long)shape->in[1], (long long)shape->in[2],
-                       (long long)shape->c_in, (long long)shape->c_out, shape->kernel, shape->stride);
+        return unsupported(shape);
     if (fb_cuda_state(ops)->engines.tuning)
         FB_TRY(fb_cuda_tune(ops, shape));
     FB_TRY(FB_ALLOC(conv, 1, "convolution"));
@@ -123,6 +128,18 @@ void fb_conv_destroy_cuda(fb_conv **conv)
     fb_cuda_leave(c->ops, &fb_cuda_state(c->ops)->workspace, &c->workspace);
     fb_cuda_state(c->ops)->convolutions--;
     FB_FREE(*conv);
+}
+
+/* Of our own kernels: what cuDNN's plans need is known once they were chosen. */
+fb_status fb_conv_bytes_cuda(const fb_ops *ops, const fb_conv_shape *shape, int64_t *own_bytes, int64_t *scratch_bytes)
+{
+    const fb_act_type act = fb_cuda_state(ops)->queue.act;
+    const size_t packed_bytes = fb_cuda_conv_packed_bytes(shape, act);
+    if (packed_bytes == 0)
+        return unsupported(shape);
+    *own_bytes = (int64_t)packed_bytes;
+    *scratch_bytes = (int64_t)fb_cuda_conv_partial_bytes(shape, act);
+    return FB_OK;
 }
 
 fb_status fb_conv_load_cuda(fb_conv *conv, const float *w)

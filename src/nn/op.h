@@ -106,6 +106,10 @@ struct fb_ops {
     fb_status (*conv_create)(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out);
     void (*conv_destroy)(fb_conv **conv);
 
+    /* The backend's memory that conv_create would take: its own, and scratch that all convolutions share, of which
+     * the largest counts. Errors: as of conv_create. */
+    fb_status (*conv_bytes)(const fb_ops *ops, const fb_conv_shape *shape, int64_t *own_bytes, int64_t *scratch_bytes);
+
     /* Takes new weights w (C_out, C_in, K, K, K); w is copied or borrowed until the next call, so it must stay valid
      * and unchanged while fwd and bwd_data are used. */
     fb_status (*conv_load)(fb_conv *conv, const fb_real *w);

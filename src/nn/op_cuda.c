@@ -483,6 +483,7 @@ static const fb_ops table = {
     .sample = sample,
     .conv_create = fb_conv_create_cuda,
     .conv_destroy = fb_conv_destroy_cuda,
+    .conv_bytes = fb_conv_bytes_cuda,
     .conv_load = fb_conv_load_cuda,
     .conv_fwd = fb_conv_fwd_cuda,
     .conv_bwd_data = fb_conv_bwd_data_cuda,

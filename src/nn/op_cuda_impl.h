@@ -94,6 +94,8 @@ void fb_cuda_leave(const fb_ops *ops, fb_cuda_shared **largest, fb_cuda_shared *
 
 fb_status fb_conv_create_cuda(const fb_ops *ops, const fb_conv_shape *shape, fb_conv **out) FB_MUST_USE;
 void fb_conv_destroy_cuda(fb_conv **conv);
+fb_status fb_conv_bytes_cuda(const fb_ops *ops, const fb_conv_shape *shape, int64_t *own_bytes,
+                             int64_t *scratch_bytes) FB_MUST_USE;
 fb_status fb_conv_load_cuda(fb_conv *conv, const float *w) FB_MUST_USE;
 fb_status fb_conv_fwd_cuda(fb_conv *conv, const fb_act *x, fb_act *y) FB_MUST_USE;
 fb_status fb_conv_bwd_data_cuda(fb_conv *conv, const fb_act *dy, fb_act *dx) FB_MUST_USE;

@@ -145,11 +145,15 @@ static int conv8_does(const fb_conv_shape *s, direction dir)
     return dir != BACKWARD_DATA || s->c_in == 8;
 }
 
+static int64_t conv8_packed(direction dir)
+{
+    return (dir == BACKWARD_WEIGHTS ? FB_CONV8_MAX_CHUNKS : 1) * FB_CONV8_PACKED;
+}
+
 static fb_status create_conv8(pass *p, direction dir)
 {
-    const int64_t chunks = dir == BACKWARD_WEIGHTS ? FB_CONV8_MAX_CHUNKS : 1;
     p->conv8 = 1;
-    return FB_ALLOC(p->packed, chunks * FB_CONV8_PACKED, "convolution weights");
+    return FB_ALLOC(p->packed, conv8_packed(dir), "convolution weights");
 }
 
 static fb_status create_all(fb_conv *conv, const fb_conv_shape *shape)
@@ -205,6 +209,42 @@ static fb_status conv_create(const fb_ops *ops, const fb_conv_shape *shape, fb_c
     return fb_error_context(status, "convolution of %lld x %lld x %lld, channels %lld to %lld, kernel %d, stride %d",
                             (long long)shape->in[0], (long long)shape->in[1], (long long)shape->in[2],
                             (long long)shape->c_in, (long long)shape->c_out, shape->kernel, shape->stride);
+}
+
+/* The scratch of one direction; oneDNN keeps one for all primitives of a thread, as large as the largest needs. */
+static fb_status add_pass_bytes(const fb_conv_shape *shape, direction dir, const_dnnl_primitive_desc_t pd,
+                                int64_t *own_bytes, int64_t *scratch_bytes)
+{
+    const dnnl_query_t what = dir == BACKWARD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md;
+    int64_t scratch = 0;
+    if (conv8_does(shape, dir)) {
+        *own_bytes += conv8_packed(dir) * (int64_t)sizeof(float);
+        return FB_OK;
+    }
+    *own_bytes += (int64_t)dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(pd, what, 0));
+    DNNL_TRY(dnnl_primitive_desc_query(pd, dnnl_query_memory_consumption_s64, 0, &scratch));
+    *scratch_bytes = scratch > *scratch_bytes ? scratch : *scratch_bytes;
+    return FB_OK;
+}
+
+static fb_status conv_bytes(const fb_ops *ops, const fb_conv_shape *shape, int64_t *own_bytes, int64_t *scratch_bytes)
+{
+    (void)ops;
+    dnnl_engine_t engine = NULL;
+    dnnl_primitive_desc_t pd[DIRECTIONS] = {NULL};
+    fb_status status = FB_OK;
+    *own_bytes = *scratch_bytes = 0;
+    FB_TRY(check_shape(shape));
+    DNNL_TRY(dnnl_engine_create(&engine, dnnl_cpu, 0));
+    for (direction dir = FORWARD; dir < DIRECTIONS && status == FB_OK; dir++) {
+        status = create_convolution(shape, dir, engine, pd[FORWARD], &pd[dir]);
+        if (status == FB_OK)
+            status = add_pass_bytes(shape, dir, pd[dir], own_bytes, scratch_bytes);
+    }
+    for (direction dir = FORWARD; dir < DIRECTIONS; dir++)
+        dnnl_primitive_desc_destroy(pd[dir]);
+    dnnl_engine_destroy(engine);
+    return status;
 }
 
 /* --- execution
@@ -361,6 +401,7 @@ const fb_ops fb_ops_dnnl = {
     FB_OPS_HOST,
     .conv_create = conv_create,
     .conv_destroy = conv_destroy,
+    .conv_bytes = conv_bytes,
     .conv_load = conv_load,
     .conv_fwd = conv_fwd,
     .conv_bwd_data = conv_bwd_data,

@@ -42,6 +42,15 @@ static void conv_destroy(fb_conv **conv)
     FB_FREE(*conv);
 }
 
+static fb_status conv_bytes(const fb_ops *ops, const fb_conv_shape *shape, int64_t *own_bytes, int64_t *scratch_bytes)
+{
+    fb_conv *conv = NULL;
+    *own_bytes = *scratch_bytes = 0; /* it works in the caller's arrays */
+    const fb_status status = conv_create(ops, shape, &conv);
+    conv_destroy(&conv);
+    return status;
+}
+
 static fb_status conv_load(fb_conv *conv, const fb_real *w)
 {
     conv->w = w;
@@ -354,6 +363,7 @@ const fb_ops fb_ops_ref = {
     FB_OPS_HOST,
     .conv_create = conv_create,
     .conv_destroy = conv_destroy,
+    .conv_bytes = conv_bytes,
     .conv_load = conv_load,
     .conv_fwd = conv_fwd,
     .conv_bwd_data = conv_bwd_data,

@@ -53,9 +53,18 @@ void fb_segresnet_destroy(fb_segresnet **net)
     FB_FREE(*net);
 }
 
+int64_t fb_segresnet_level_bytes(const fb_segresnet *net, int level)
+{
+    FB_ASSERT(level >= 0 && level < FB_LEVELS_MAX);
+    return net->level_bytes[level];
+}
+
 int64_t fb_segresnet_activation_bytes(const fb_segresnet *net)
 {
-    return net->buffer_bytes;
+    int64_t bytes = 0;
+    for (int level = 0; level < FB_LEVELS_MAX; level++)
+        bytes += net->level_bytes[level];
+    return bytes;
 }
 
 /* --- forward and backward ------------------------------------------------------------------------ */

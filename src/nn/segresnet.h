@@ -35,4 +35,6 @@ fb_status fb_segresnet_forward_again(fb_segresnet *net, const fb_act *x, const f
  * activations: once for each forward. Errors: no forward before, made without training. */
 fb_status fb_segresnet_backward(fb_segresnet *net, const fb_real *dlogits, fb_real *gradient) FB_MUST_USE;
 
-int64_t fb_segresnet_activation_bytes(const fb_segresnet *net); /* what the object holds */
+/* What the object holds of activations and their gradients: in all, and at a level, 0 to FB_LEVELS_MAX - 1. */
+int64_t fb_segresnet_activation_bytes(const fb_segresnet *net);
+int64_t fb_segresnet_level_bytes(const fb_segresnet *net, int level);

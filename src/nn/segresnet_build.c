@@ -33,7 +33,7 @@ static fb_status new_buffer(builder *b, int64_t bytes, void **out)
 static fb_status new_activation(builder *b, int level, int64_t channels, fb_act **out)
 {
     const int64_t bytes = fb_level_voxels(b->net, level) * channels * b->net->ops->act_bytes;
-    b->net->buffer_bytes += bytes;
+    b->net->level_bytes[level] += bytes;
     return new_buffer(b, bytes, out);
 }
 

@@ -43,10 +43,10 @@ struct fb_segresnet {
     int training, has_activations; /* has_activations: forward has run and backward has not used them up */
     int64_t extent[FB_LEVELS_MAX][3];
     int layer_count, buffer_count;
-    fb_layer *layers; /* (layer_count), owned */
-    void **buffers;   /* (buffer_count), owned; the backend's memory */
-    int64_t buffer_bytes;
-    const fb_real *w, *dropout_scale; /* of the last forward, borrowed */
+    fb_layer *layers;                   /* (layer_count), owned */
+    void **buffers;                     /* (buffer_count), owned; the backend's memory */
+    int64_t level_bytes[FB_LEVELS_MAX]; /* of the activations and gradients of each level */
+    const fb_real *w, *dropout_scale;   /* of the last forward, borrowed */
     const fb_act *x;
 };
 

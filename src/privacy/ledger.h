@@ -15,7 +15,7 @@
 
 #include "core/file.h"
 
-enum { FB_LEDGER_IDENTITY_CHARS = 2048 };
+enum { FB_LEDGER_IDENTITY_CHARS = 2048, FB_LEDGER_LINE_BYTES = 176 /* about, of an entry */ };
 
 typedef struct fb_ledger fb_ledger;
 

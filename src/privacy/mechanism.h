@@ -165,6 +165,9 @@ fb_status fb_select_public(const fb_rng *rng, int64_t n, const float *change, in
 fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in, fb_update *out,
                      fb_release_report *report) FB_MUST_USE;
 
+/* The memory that it takes meanwhile, out included, on the processor. */
+int64_t fb_release_bytes(const fb_release_spec *spec, const fb_budget *budget);
+
 /* trust = central: adds the budget's noise to the sum (count) of the hospitals' grid values, |sum| < 2^62. noise: the
  * server's, purpose FB_NOISE_SERVER. */
 fb_status fb_release_server_noise(const fb_release_spec *spec, const fb_budget *budget, fb_noise *noise,

@@ -294,6 +294,36 @@ done:
     return status;
 }
 
+/* By the allocations of choose() and what it calls. */
+static int64_t choosing_bytes(const fb_release_spec *spec, const fb_budget *budget)
+{
+    const int64_t n = budget->n;
+    const int noised = spec->mechanism == FB_MECHANISM_LAPLACE || spec->mechanism == FB_MECHANISM_GAUSSIAN;
+    switch (spec->select) {
+    case FB_SELECT_SVT:
+    case FB_SELECT_SVT_AS_PUBLISHED:
+        return noised ? fb_svt_bytes(n) : n * (int64_t)sizeof(uint32_t) + n / 8;
+    case FB_SELECT_EXPONENTIAL:
+        return noised ? n * (int64_t)sizeof(int64_t) : 0;
+    case FB_SELECT_TOPK:
+        return noised ? n * (int64_t)sizeof(float) : 0;
+    case FB_SELECT_RANDOM:
+        return n / 8;
+    default:
+        return 0;
+    }
+}
+
+int64_t fb_release_bytes(const fb_release_spec *spec, const fb_budget *budget)
+{
+    const int noised = spec->mechanism == FB_MECHANISM_LAPLACE || spec->mechanism == FB_MECHANISM_GAUSSIAN;
+    const int64_t grid = noised && budget->clip_grid > 0 ? budget->n * (int64_t)sizeof(int32_t) : 0;
+    const int64_t index = spec->select == FB_SELECT_ALL ? 0 : budget->count * (int64_t)sizeof(uint32_t);
+    const int64_t values = fb_update_bytes(budget->n, budget->count, noised ? FB_VALUES_GRID : FB_VALUES_F32);
+    const int64_t choosing = choosing_bytes(spec, budget);
+    return grid + index + (choosing > values ? choosing : values);
+}
+
 fb_status fb_release(const fb_release_spec *spec, const fb_budget *budget, const fb_release_input *in, fb_update *out,
                      fb_release_report *report)
 {

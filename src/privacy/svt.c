@@ -193,6 +193,13 @@ static int64_t choose_batch(int64_t n)
                                                          : blocks);
 }
 
+int64_t fb_svt_bytes(int64_t n)
+{
+    const int64_t batch = choose_batch(n);
+    return n * (int64_t)sizeof(candidate) + (n + 63) / 64 * (int64_t)sizeof(uint64_t) +
+           2 * batch * (int64_t)sizeof(uint32_t) + fb_noise_blocks(batch) * (int64_t)sizeof(block_result);
+}
+
 static fb_status allocate(svt *s)
 {
     s->batch = choose_batch(s->left);

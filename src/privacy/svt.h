@@ -20,6 +20,8 @@ fb_status fb_svt_select(const fb_budget *budget, const fb_rng *public_rng, fb_no
                         uint32_t round, const int32_t *grid, uint32_t *index, int64_t *selected,
                         fb_release_report *report) FB_MUST_USE;
 
+int64_t fb_svt_bytes(int64_t n); /* what it allocates meanwhile */
+
 /* The same with tables that were made before. */
 fb_status fb_svt_select_by(const fb_svt_tables *tables, const fb_budget *budget, const fb_rng *public_rng,
                            fb_noise *noise, uint32_t attempt, uint32_t round, const int32_t *grid, uint32_t *index,

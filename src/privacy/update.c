@@ -34,3 +34,9 @@ fb_status fb_update_reserve(fb_update *update, int64_t n, int64_t count, fb_valu
         fb_update_free(update);
     return status;
 }
+
+int64_t fb_update_bytes(int64_t n, int64_t count, fb_value_kind kind)
+{
+    const size_t value_bytes = kind == FB_VALUES_F32 ? sizeof(float) : sizeof(int64_t);
+    return count * (int64_t)(value_bytes + (count < n ? sizeof(uint32_t) : 0));
+}

@@ -28,4 +28,5 @@ typedef struct fb_update {
  * all of it. Previous contents are freed.
  * Start from a zeroed struct. */
 fb_status fb_update_reserve(fb_update *update, int64_t n, int64_t count, fb_value_kind kind) FB_MUST_USE;
-void fb_update_free(fb_update *update); /* frees the arrays and zeroes the struct */
+void fb_update_free(fb_update *update);                                /* frees the arrays and zeroes the struct */
+int64_t fb_update_bytes(int64_t n, int64_t count, fb_value_kind kind); /* what it holds when reserved so */
