@@ -92,6 +92,7 @@ SlurmdLogFile=$LAB/log/slurmd.%n
 SlurmdParameters=config_overrides
 TmpFS=$LAB/tmp.%n
 KillWait=5
+JobRequeue=0
 MessageTimeout=20
 SchedulerParameters=batch_sched_delay=1,sched_interval=1,bf_interval=1
 ${gpus:+GresTypes=gpu}
