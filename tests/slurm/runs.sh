@@ -5,9 +5,17 @@
 cohort 240
 
 # Slurm looks at time limits in its own time and may warn up to a minute early: of a minute, 10 to 40 s go by.
-limited=$(FB_TIME=1 FB_WARN_S=40 submit "$jobs/train.sbatch" small.ini --run.output=limited --federation.rounds=100000 \
+job=$(FB_TIME=1 FB_WARN_S=40 submit "$jobs/train.sbatch" small.ini --run.output=limited --federation.rounds=100000 \
     --run.checkpoint_every=1000)
-limited_log=logs/fedbrats_$limited.log
+log=logs/fedbrats_$job.log logs=(stderr "$log")
+until_s 90 waits "$job" 1 && grep -q 'ended with status 85, warned' "$log"
+report $? "Slurm's warning before the time limit: checkpoint and requeue"
+seen=$(sed -n 's/.* round \([0-9]*\)\/.*/\1/p' "$log" | tail -n 1)
+release "$job" && until_s 30 told "$log" $((seen + 1)) &&
+    [ "$(sed -n 's/.* round \([0-9]*\)\/.*/\1/p' "$log" | sed -n "$((seen + 1))p")" = $((seen + 1)) ]
+report $? "and the next round comes next"
+timeout 10 scancel "$job" && ends "$job" 20 CANCELLED && sleep 2 && in_state "$job" CANCELLED
+report $? "until it is cancelled"
 
 job=$(FB_TASKS=2 submit "$jobs/train.sbatch" small.ini --run.output=ten)
 log=logs/fedbrats_$job.log logs=(stderr "$log")
@@ -22,16 +30,6 @@ same_run uninterrupted ten
 report $? "bit for bit as an uninterrupted run of one process: model, metrics, ledgers"
 [ "$(rounds "$log")" = 240 ]
 report $? "no round was computed twice"
-
-logs=(stderr "$limited_log")
-until_s 90 waits "$limited" 1 && grep -q 'ended with status 85, warned' "$limited_log"
-report $? "Slurm's warning before the time limit: checkpoint and requeue"
-seen=$(sed -n 's/.* round \([0-9]*\)\/.*/\1/p' "$limited_log" | tail -n 1)
-release "$limited" && until_s 30 told "$limited_log" $((seen + 1)) &&
-    [ "$(sed -n 's/.* round \([0-9]*\)\/.*/\1/p' "$limited_log" | sed -n "$((seen + 1))p")" = $((seen + 1)) ]
-report $? "and the next round comes next"
-timeout 10 scancel "$limited" && ends "$limited" 20 CANCELLED && sleep 2 && in_state "$limited" CANCELLED
-report $? "until it is cancelled"
 
 echo "1..$number"
 exit $failed
