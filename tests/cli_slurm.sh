@@ -5,12 +5,14 @@
 # take, GPUs, the time limit, ten requeues in a row, a sweep, and two nodes. Skipped, with the reason, where root,
 # packages or namespaces are missing.
 cd "$(dirname "$0")/.." || exit 1
-tests/slurm/cluster.sh 1 tests/slurm/short.sh
-status=$?
-[ $status != 77 ] || exit 77
-if [ "${FB_LONG:-0}" = 1 ]; then
-    for test in '1 rules' '1 runs' '1 sweeps' '2 nodes'; do
-        tests/slurm/cluster.sh "${test% *}" "tests/slurm/${test#* }.sh" || status=1
-    done
-fi
+[ "${FB_LONG:-0}" = 1 ] || exec tests/slurm/cluster.sh 1 tests/slurm/short.sh
+status=0
+for test in '1 short' '1 rules' '1 runs' '1 sweeps' '2 nodes'; do
+    tests/slurm/cluster.sh "${test% *}" "tests/slurm/${test#* }.sh"
+    case $? in
+        0) ;;
+        77) exit 77 ;;
+        *) status=1 ;;
+    esac
+done
 exit $status

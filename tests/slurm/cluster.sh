@@ -27,7 +27,7 @@ cover()
 
 if [ "${1:-}" != --inside ]; then
     [ "$(uname)" = Linux ] || skip "it needs Linux"
-    for program in munged slurmctld slurmd sbatch unshare; do
+    for program in munged slurmctld slurmd sbatch unshare setpriv; do
         PATH=$PATH:/usr/sbin:/sbin command -v $program > /dev/null ||
             skip "$program is not installed (Debian: apt-get install slurm-wlm munge)"
     done
@@ -38,7 +38,11 @@ if [ "${1:-}" != --inside ]; then
     why=$("${namespaces[@]}" mount -t tmpfs -o mode=755 fedbrats "$LAB" 2>&1) ||
         skip "this container may not make namespaces and mounts: $why"
     export LAB
-    exec "${namespaces[@]}" "$0" --inside "$@"
+    # unshare does not end at TERM; and it has to end when this script is killed.
+    setpriv --pdeathsig KILL "${namespaces[@]}" "$0" --inside "$@" <&0 &
+    trap 'kill -KILL $!; exit 143' TERM INT
+    wait $!
+    exit
 fi
 shift
 
@@ -68,7 +72,7 @@ PY
 
 gpus=
 for gpu in 0 1 2 3; do # the copies of /dev/null
-    mknod -m 666 "$LAB/gpu$gpu" c 1 3 && gpus=1 || gpus=
+    mknod -m 666 "$LAB/gpu$gpu" c 1 3 2> /dev/null && gpus=1 || gpus=
 done
 cat > "$SLURM_CONF" << CONF
 ClusterName=lab
