@@ -3,7 +3,7 @@
 # Under tests/slurm/cluster.sh 1: one job that is warned, requeued and goes on to the bits of an uninterrupted run, one
 # that is cancelled, one that was complete.
 . "$(dirname "$0")/testing.sh"
-cohort 60
+cohort 40
 
 job=$(FB_TASKS=2 submit "$jobs/train.sbatch" small.ini --run.output=requeued)
 log=logs/fedbrats_$job.log logs=(stderr "$log")
