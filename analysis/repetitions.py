@@ -50,10 +50,11 @@ def interval(values, over="seed", level=LEVEL):
     """Dataset of mean, low, high and n: the mean over a dimension and its interval. With n = 1 there is a mean but no
     interval: low and high are NaN."""
     n = values.notnull().sum(over)
-    mean, spread = values.mean(over), values.std(over, ddof=1)
+    mean = values.mean(over)
+    spread = np.sqrt(((values - mean) ** 2).sum(over) / (n - 1).where(n > 1))
     quantiles = {int(k): t_quantile(level, int(k) - 1) for k in np.unique(n) if k > 1}
     t = xr.apply_ufunc(np.vectorize(lambda k: quantiles.get(int(k), math.nan), otypes=[float]), n)
-    half = (t * spread / np.sqrt(n.where(n > 1))).where(n > 1)
+    half = t * spread / np.sqrt(n)
     result = xr.Dataset(dict(mean=mean, low=mean - half, high=mean + half, n=n))
     result.attrs["level"] = level
     return result

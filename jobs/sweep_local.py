@@ -11,7 +11,7 @@ from sweep_folder import last_error, run_folder, run_state, tail
 
 STOPPED = 85  # exit status of a run that was asked to stop: its checkpoint is written
 POLL_S, BAR_S = 0.05, 1.0
-END_LINES = 5  # of a failed run's log
+END_LINES, ENDS = 5, 3  # of a failed run's log; of so many runs
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -57,7 +57,7 @@ class Local:
     def end(self, child):
         status, row = child.process.returncode, child.row
         state = run_state(self.folder, row)
-        if status == 0 and state.kind == "complete":
+        if state.kind == "complete":
             self.complete += 1
             self.say("[%d/%d] %s: %s%.0f s" % (self.complete + len(self.failed), self.total, row.name,
                                                dice_of(run_folder(self.folder, row)), time.monotonic() - child.start))
@@ -142,10 +142,12 @@ class Local:
     def close(self, waiting):
         self.say("%d complete, %d failed, %d stopped, %d not started; %s" % (
             self.complete, len(self.failed), self.stopped, len(waiting), duration(time.monotonic() - self.start)))
-        for child in self.failed:
+        for child in self.failed[:ENDS]:
             self.say("--- %s failed; the end of %s:" % (child.row.name, child.log))
             for line in tail(child.log)[-END_LINES:]:
                 self.say("    " + line)
+        if len(self.failed) > ENDS:
+            self.say("--- and %d more, which --status lists with the reason" % (len(self.failed) - ENDS))
         return STOPPED if self.signals else 1 if self.failed else 0
 
 
