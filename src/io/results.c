@@ -453,7 +453,7 @@ fb_status fb_results_finish(fb_results **results, const char *status, const fb_a
     fb_results *self = *results;
     if (!self)
         return FB_OK;
-    FB_ASSERT(strcmp(status, "complete") == 0 || strcmp(status, "failed") == 0);
+    FB_ASSERT(strcmp(status, "complete") == 0 || strcmp(status, "stopped") == 0 || strcmp(status, "failed") == 0);
     (void)close(self->fd); /* every round was flushed */
     fb_status outcome = write_finished(self, status, summary, summary_count);
     if (outcome == FB_OK)
