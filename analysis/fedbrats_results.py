@@ -243,8 +243,8 @@ def _axis_of(option, sweep):
 
 
 def _without_linked(axes, rows):
-    """Options of one line of the grid change together: those that the others determine are no dimension. Words go before
-    numbers, so that of "none 0, laplace 8" the budget stays."""
+    """Options of one line of the grid change together: those that the others determine are no dimension. Words go
+    before numbers, so that of "none 0, laplace 8" the budget stays."""
     def words_first(option):
         name, values = axes[option]
         return (all(isinstance(v, (int, float)) for v in values.values()), name in SWEEP[:3])
@@ -321,8 +321,8 @@ def open_sweep(folder, diagnostics=False):
 
 
 def write_sweep(sweep, path):
-    """All runs in one netCDF-4 file, written beside its name and renamed: the grid; group table, what became of each run;
-    runs/NAME/config and runs/NAME/provenance, the options and the origin of each."""
+    """All runs in one netCDF-4 file, written beside its name and renamed: the grid; group table, what became of each
+    run; runs/NAME/config and runs/NAME/provenance, the options and the origin of each."""
     temporary = f"{path}.tmp"
     sweep.grid.to_netcdf(temporary, engine="h5netcdf")
     lacking = dict(sweep.lacking)
@@ -418,8 +418,9 @@ def print_sweep(sweep, level=LEVEL):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Collects a sweep: a table, and FOLDER/sweep.h5 with all runs. Exit "
-                                                 "status: 0 all runs are complete, 1 some are not, 2 no sweep is there.")
+    parser = argparse.ArgumentParser(
+        description="Collects a sweep: a table, and FOLDER/sweep.h5 with all runs. Exit status: 0 all are complete, "
+                    "1 some are not, 2 no sweep is there.")
     parser.add_argument("folder", help="of jobs/submit-sweep")
     parser.add_argument("--diagnostics", action="store_true",
                         help="with the simulator's own view of the hospitals, which is not for release")

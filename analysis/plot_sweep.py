@@ -4,10 +4,10 @@
 
     plot_sweep.py results/sweep-demo            # writes sweep.png and sweep.pdf there
 
-Two dimensions of the grid, share and budget where they were swept, span each row of panels; every further dimension makes
-rows. Left: final Dice against one, a line per value of the other, with every seed as a point and the interval over seeds
-as a bar. Middle: their map; a cell where runs are missing says how many are there. Right: the difference to the last value
-of the second dimension, between runs of the same seed, with its interval. What is missing is listed below with the reason.
+Two dimensions of the grid, share and budget where they were swept, span each row of panels; every further dimension
+makes rows. Left: final Dice against one, a line per value of the other, every seed as a point, the interval over seeds as
+a bar. Middle: their map; a cell where runs are missing says how many are there. Right: the difference to the last value
+of the second dimension, between runs of the same seed, with its interval. What is missing is listed below.
 """
 import argparse
 import itertools
@@ -91,7 +91,8 @@ def plot_map(figure, axes, grid, points, planned, x, y):
     middle = sum(image.get_clim()) / 2
     for i, j in np.ndindex(mean.shape):
         if n[i, j] < of[i, j]:
-            axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="//", edgecolor="0.6", linewidth=0))
+            axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="//", edgecolor="0.6",
+                                         linewidth=0))
         text = "" if n[i, j] == 0 else f"{mean[i, j]:.3f}"
         if n[i, j] < of[i, j]:
             text += f"\n{n[i, j]} of {of[i, j]} runs"
@@ -141,8 +142,8 @@ def plot(sweep, output, level):
                          fontsize=9)
     complete = len(sweep.table) - len(sweep.lacking)
     cut = f"; the first {MAX_ROWS} of {len(choices)} rows" if len(choices) > MAX_ROWS else ""
-    figure.suptitle(f"FedBraTS, {Path(sweep.folder).resolve().name}: {complete} of {len(sweep.table)} runs complete; bars: "
-                    f"{100 * level:g} % over seeds{cut}", fontsize=11)
+    figure.suptitle(f"FedBraTS, {Path(sweep.folder).resolve().name}: {complete} of {len(sweep.table)} runs complete; "
+                    f"bars: {100 * level:g} % over seeds{cut}", fontsize=11)
     figure.tight_layout(rect=(0, below / height, 1, 1))
     figure.text(0.01, below / height, "\n".join(missing), va="top", fontsize=7.5, color="#882255")
     figure.savefig(output.with_suffix(".png"), dpi=150)

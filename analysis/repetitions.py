@@ -36,8 +36,8 @@ def last_mean(values, last=LAST):
 
 
 def final(grid, name="dice_mean", last=LAST):
-    """A variable's mean over the last evaluated rounds of each run; NaN where the run is not complete: the rounds before
-    a run was stopped are no final figure."""
+    """A variable's mean over the last evaluated rounds of each run; NaN where the run is not complete: the rounds
+    before a run was stopped are no final figure."""
     values = grid[name]
     if "round" in values.dims:
         evaluated = values.notnull()

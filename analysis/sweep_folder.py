@@ -15,7 +15,7 @@ from pathlib import Path
 
 TABLE = "sweep.csv"
 Row = namedtuple("Row", "task name values arguments")  # values: {option: text}; arguments: ["--option=text", ...]
-# kind: complete, failed, stopped or missing; round and rounds: done and planned, 0 where unknown; reason: of failed ones
+# kind: complete, failed, stopped or missing; round, rounds: done and planned, 0 where unknown; reason: of failed ones
 State = namedtuple("State", "kind round rounds reason")
 
 ROUND = re.compile(r" round (\d+)/(\d+): .*?, ([0-9.]+) s \(")
@@ -97,7 +97,7 @@ def last_error(lines):
 
 
 def run_state(folder, row):
-    """What became of a run, from its files alone: a run that goes on at this moment is `stopped` as one that was killed."""
+    """What became of a run, from its files alone: one that still goes on is `stopped`, as one that was killed."""
     run = run_folder(folder, row)
     lines = tail(run / "log.txt")
     rounds = [match for match in map(ROUND.search, lines) if match]

@@ -120,8 +120,8 @@ def submit_array(site, folder, tasks, throttle):
 
 
 def submit_figure(site, folder, after):
-    """The job of the figure, after all of the arrays `after`, however their tasks end; returns its number. Of the site's
-    options it takes those that say who pays and where: it needs one core."""
+    """The job of the figure, after all of the arrays `after`, however their tasks end; returns its number. Of the
+    site's options it takes those that say who pays and where: it needs one core."""
     kept = [option for option in site.options if re.match(r"--(account|partition|qos)=", option)]
     dependency = ["--dependency=afterany:" + ":".join(after), "--kill-on-invalid-dep=yes"] if after else []
     job = _sbatch(site, kept + dependency + [
