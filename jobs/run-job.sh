@@ -53,22 +53,19 @@ fb_provenance()
     printf 'command '
     printf ' %q' "$@"
     echo
-    if [ "${SLURM_NTASKS:-1}" != "$FB_TASKS" ]; then
-        echo "note     jobs/site.sh asks for $FB_TASKS tasks; jobs/train.sbatch and jobs/submit-sweep submit with its options"
-    fi
 }
 
 # What site.sh wants first.
 fb_setup()
 {
+    set +u # what modules and environments of Python are written for
     if [ -n "$FB_MODULES" ]; then
         type module > /dev/null 2>&1 || . /etc/profile
         # shellcheck disable=SC2086
         module load $FB_MODULES || { echo "jobs: module load $FB_MODULES failed; see jobs/site.sh" >&2; exit 1; }
     fi
-    if [ -n "$FB_SETUP" ]; then
-        eval "$FB_SETUP" || { echo "jobs: FB_SETUP of jobs/site.sh failed: $FB_SETUP" >&2; exit 1; }
-    fi
+    eval "$FB_SETUP" || { echo "jobs: FB_SETUP of jobs/site.sh failed: $FB_SETUP" >&2; exit 1; }
+    set -u
 }
 
 # fb_run COMMAND...: runs it on all tasks of the job, and ends the job with its status. When it ends with 85 after Slurm's
@@ -78,6 +75,9 @@ fb_run()
     local rc
     fb_setup
     fb_provenance "${FB_LAUNCH[@]}" "$@"
+    if [ "${SLURM_NTASKS:-1}" != "$FB_TASKS" ]; then
+        echo "note     jobs/site.sh asks for $FB_TASKS tasks; jobs/train.sbatch and jobs/submit-sweep submit with its options"
+    fi
     "${FB_LAUNCH[@]}" "$@" &
     step=$!
     [ $warned = 0 ] || kill -USR1 "$step"
@@ -87,7 +87,7 @@ fb_run()
     wait "$step" # gives the status, however often it is asked
     rc=$?
     if [ $rc = 0 ] && [ -f /dev/stdout ] && ! grep -q '^RESULT ' /dev/stdout; then
-        echo "jobs: no RESULT line: srun started nothing, though it reports success" # seen with 22.05
+        echo "jobs: status 0 but no RESULT line" # srun of 22.05 says 0 when slurmd refuses to start the step
         rc=1
     fi
     echo "=== $(date -u +%Y-%m-%dT%H:%M:%SZ) job $(fb_job) ended with status $rc$([ $warned = 0 ] || echo ', warned')"

@@ -43,7 +43,7 @@ fi
 shift
 
 # --- inside: this is process 1, with whose end all others end ----------------------------------------------------------
-nodes=$1
+nodes=$1 address=10.9.9.9
 shift
 export PATH=$PATH:/usr/sbin:/sbin SLURM_CONF=$LAB/slurm.conf TMPDIR=$LAB/tmp
 set -e
@@ -52,17 +52,18 @@ mount -t tmpfs -o mode=1777 fedbrats /dev/shm
 mkdir -m 755 "$LAB/munge" "$LAB/state" "$LAB/spool" "$LAB/log"
 mkdir -m 1777 "$LAB/tmp"
 hostname lab
-printf '127.0.0.1 localhost\n127.0.0.1 lab\n' > "$LAB/hosts"
+echo "$address lab localhost" > "$LAB/hosts"
 mount --bind "$LAB/hosts" /etc/hosts
 
-# The loopback interface, and an address beside 127.0.0.1: where there is none Slurm resolves no name (AI_ADDRCONFIG).
-"${FB_PYTHON:-/usr/bin/python3}" - << 'PY'
-import fcntl, socket, struct
+# One address for all, and not 127.0.0.1: with no other Slurm resolves no name (AI_ADDRCONFIG), and beside another on the
+# same interface Open MPI calls from the wrong one.
+"${FB_PYTHON:-/usr/bin/python3}" - $address << 'PY'
+import fcntl, socket, struct, sys
 SIOCSIFADDR, SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8916, 0x8914, 0x1, 0x40
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
     fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP | IFF_RUNNING))
-    address = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton("10.9.9.9"))
-    fcntl.ioctl(s, SIOCSIFADDR, struct.pack("16s16s", b"lo:1", address))
+    address = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(sys.argv[1]))
+    fcntl.ioctl(s, SIOCSIFADDR, struct.pack("16s16s", b"lo", address))
 PY
 
 gpus=
@@ -71,7 +72,7 @@ for gpu in 0 1 2 3; do
 done
 cat > "$SLURM_CONF" << CONF
 ClusterName=lab
-SlurmctldHost=lab(127.0.0.1)
+SlurmctldHost=lab($address)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -92,10 +93,11 @@ SlurmdLogFile=$LAB/log/slurmd.%n
 SlurmdParameters=config_overrides
 TmpFS=$LAB/tmp.%n
 KillWait=5
+JobRequeue=0
 MessageTimeout=20
 SchedulerParameters=batch_sched_delay=1,sched_interval=1,bf_interval=1
 ${gpus:+GresTypes=gpu}
-NodeName=n[1-$nodes] NodeHostname=lab NodeAddr=127.0.0.1 Port=[7001-700$nodes] CPUs=8 RealMemory=8000 ${gpus:+Gres=gpu:4}
+NodeName=n[1-$nodes] NodeHostname=lab NodeAddr=$address Port=[7001-700$nodes] CPUs=8 RealMemory=8000 ${gpus:+Gres=gpu:4}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 [ -z "$gpus" ] || echo "Name=gpu File=$LAB/gpu[0-3]" > "$LAB/gres.conf"

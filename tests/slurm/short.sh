@@ -12,7 +12,8 @@ report $? "a warned job writes its checkpoint and is requeued"
 ends "$job" 60 COMPLETED 0:0 && [ "$(grep -c '^RESULT ' "$log")" = 1 ]
 report $? "and goes on to its RESULT"
 grep -q '^command .*srun --mpi=pmix --kill-on-bad-exit=1 .*fedbrats train small.ini --run.output=requeued' "$log" &&
-    grep -q '^hosts    n1' "$log" && grep -q '^tasks    2 x' "$log" && grep -q "requeues 1" "$log"
+    grep -q '^hosts    n1' "$log" && grep -q '^tasks    2 x' "$log" && grep -q 'requeues 0$' "$log" && grep -q 'requeues 1$' "$log" &&
+    grep -q 'ended with status 85, warned' "$log"
 report $? "the log, one file, says what ran, where and how often"
 
 timeout 60 "$FB_BIN/fedbrats" train small.ini --run.output=uninterrupted > uninterrupted.log 2>&1
