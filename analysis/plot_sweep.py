@@ -5,9 +5,9 @@
     plot_sweep.py results/sweep-demo            # writes sweep.png and sweep.pdf there
 
 Two dimensions of the grid, share and budget where they were swept, span each row of panels; every further dimension
-makes rows. Left: final Dice against one, a line per value of the other, every seed as a point, the interval over seeds as
-a bar. Middle: their map; a cell where runs are missing says how many are there. Right: the difference to the last value
-of the second dimension, between runs of the same seed, with its interval. What is missing is listed below.
+makes rows. Left: final Dice against one, a line per value of the other, every seed as a point, the interval over seeds
+as a bar. Middle: their map; a cell where runs are missing says how many are there. Right: the difference to the last
+value of the second dimension, between runs of the same seed, with its interval. What is missing is listed below.
 """
 import argparse
 import itertools

@@ -156,6 +156,12 @@ run "$dir" --status
 [ $? = 2 ] && grep -q 'sweep.csv: No such file.*is this the folder of a sweep' err
 report $? "a folder that is no sweep"
 
+mkdir -p results/demo data && ln -s "$dir/shards" results/demo/shards && ln -s "$dir/shards" data/shards
+for example in demo 13gpus shared-gpus; do
+    run "${sweep%/*}/examples/sweep-$example.ini" --dry-run && grep -q '^\(18\|9\) runs: 0 complete' out && [ ! -s err ]
+    report $? "the example $example"
+done
+
 # --- runs that fail, and a sweep that is stopped: a program that does as the file `mood` of the folder says
 mkdir moody
 cat > moody/fedbrats << 'PROGRAM'
