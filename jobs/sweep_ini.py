@@ -14,6 +14,7 @@ KEYS = OrderedDict([("config", ""), ("output", ""), ("throttle", "0"), ("ranks",
                     ("plot", "yes"), ("step_seconds", "")])  # of [sweep], with their defaults
 OWN = ("run.output", "run.resume")  # options that submit-sweep sets itself, or leaves to the program
 SITE = Path(__file__).resolve().parent / "site.sh"
+NAME_CHARS = 200  # of a run's name, which is that of a folder
 WORDS = re.compile(r'\s*(?:"([^"]*)"|([^\s,"]+)|(,))')
 
 Entry = namedtuple("Entry", "key text line")
@@ -216,6 +217,9 @@ def make_rows(sweep):
         if name in names:
             raise SweepError("%s: the runs of %s and %s would have the same name, %s" % (
                 sweep.path, dict(names[name]), dict(values), name))
+        if len(name) > NAME_CHARS:
+            raise SweepError("%s: the name of a run would have %d characters, more than %d: %s; move options with one "
+                             "value out of [grid]" % (sweep.path, len(name), NAME_CHARS, name))
         names[name] = values
         arguments = ["--%s=%s" % pair for pair in itertools.chain(sweep.fixed.items(), values.items())]
         rows.append(Row(len(rows), name, values, arguments))

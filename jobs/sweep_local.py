@@ -32,7 +32,10 @@ class Local:
         self.start, self.bar_at, self.earlier = time.monotonic(), 0.0, 0
 
     def say(self, text):
-        print(("\r\033[K" if sys.stdout.isatty() else "") + text, flush=True)
+        try:
+            print(("\r\033[K" if sys.stdout.isatty() else "") + text, flush=True)
+        except OSError:
+            pass  # the terminal is gone: the runs are not
 
     # --- one run ---
 
@@ -112,16 +115,20 @@ class Local:
         done = self.ended_rounds + here - self.earlier
         text = ", %s left" % duration((now - self.start) / done * (left - here)) if done > 0 else ""
         filled = 30 * ended // self.total
-        sys.stdout.write("\r\033[K[%s] %d of %d runs, %d going%s%s" % (
-            "#" * filled + "." * (30 - filled), ended, self.total, len(self.children),
-            ", %d failed" % len(self.failed) if self.failed else "", text))
-        sys.stdout.flush()
+        try:
+            sys.stdout.write("\r\033[K[%s] %d of %d runs, %d going%s%s" % (
+                "#" * filled + "." * (30 - filled), ended, self.total, len(self.children),
+                ", %d failed" % len(self.failed) if self.failed else "", text))
+            sys.stdout.flush()
+        except OSError:
+            pass
 
     def run(self, rows, at_once):
         """Exit status: 0, 1 when a run failed, 85 when the sweep was asked to stop."""
         waiting, self.total, self.ended_rounds = list(rows), len(rows), 0
         self.earlier = sum(run_state(self.folder, row).round for row in rows)  # of an earlier start
-        before = [signal.signal(number, self.on_signal) for number in SIGNALS]
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup's stays ignored
+        before = [signal.signal(number, self.on_signal) for number in heard]
         try:
             while self.children or (waiting and not self.signals):
                 while waiting and len(self.children) < at_once and not self.signals:
@@ -135,7 +142,7 @@ class Local:
                 self.bar(waiting)
                 time.sleep(POLL_S)
         finally:
-            for number, handler in zip(SIGNALS, before):
+            for number, handler in zip(heard, before):
                 signal.signal(number, handler)
         return self.close(waiting)
 

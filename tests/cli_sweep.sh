@@ -141,6 +141,8 @@ refused "an incomplete point" 'bad.ini:5: .*"laplace": each point needs 2 values
 refused "two values without a comma" 'bad.ini:5: .*separated by commas' '[grid]' 'run.seed = 1 2'
 refused "an open quotation mark" 'bad.ini:5: .*quotation mark' '[grid]' 'model.blocks_down = "1,1, 2'
 refused "the run's own folder" 'bad.ini:5: run.output is set by the sweep' '[grid]' 'run.output = a, b'
+refused "a name that is too long" 'bad.ini: the name of a run would have 2' '[grid]' \
+    "data.shards = $dir/shards, $dir/$(printf '%0200d' 1)"
 refused "no grid" '\[grid\] is missing or empty' 'plot = no'
 refused "a line that says nothing" 'bad.ini:4: neither' 'plot' '[grid]' "$one"
 refused "more ranks than hospitals" '14 ranks a run, but seed-1 has 13 hospitals' 'ranks = 14' '[grid]' "$one"
@@ -158,7 +160,7 @@ report $? "a folder that is no sweep"
 
 mkdir -p results/demo data && ln -s "$dir/shards" results/demo/shards && ln -s "$dir/shards" data/shards
 for example in demo 13gpus shared-gpus; do
-    run "${sweep%/*}/examples/sweep-$example.ini" --dry-run && grep -q '^\(18\|9\) runs: 0 complete' out && [ ! -s err ]
+    run "${sweep%/*}/examples/sweep-$example.ini" --dry-run && grep -q '^\(18\|9\|6\) runs: 0 complete' out && [ ! -s err ]
     report $? "the example $example"
 done
 
@@ -173,10 +175,10 @@ case $(cat "$MOOD") in
     fails) echo "Z error: shard 3: cannot be read" | tee -a "$out/log.txt" >&2; exit 1 ;;
     crashes) kill -SEGV $$ ;;
     empty) exit 0 ;;
-    stubborn) trap '' USR1; touch "$MOOD.started"; while sleep 0.1; do :; done ;;
+    stubborn) trap '' USR1; touch "$MOOD.started"; for _ in {1..200}; do sleep 0.1; done ;;
     waits) trap 'exit 85' USR1; touch "$MOOD.started"
         echo "Z round 3/9: loss 0.5, dice 0.5, 0.1 s (0 evaluation), 0 s left" > "$out/log.txt"
-        while sleep 0.1; do :; done ;;
+        for _ in {1..200}; do sleep 0.1; done ;;
 esac
 PROGRAM
 chmod +x moody/fedbrats
@@ -313,6 +315,9 @@ report $? "what is queued is not submitted again"
 run batch --status && grep -q 'fraction-0.4_seed-1  running' out && grep -q '^4 runs: 1 running, 3 queued' out
 report $? "--status asks Slurm"
 printf '101 1 PENDING\n' > fake/queue
+sed -i 's/^sharing.fraction = .*/sharing.fraction = 0.4/' batch.ini && run batch.ini
+[ $? = 2 ] && grep -q 'fraction-0.1_seed-1 is not in batch.ini any more, and jobs .* are queued' err
+report $? "while a job is queued, no line of the table goes away"
 sed -i 's/^sharing.fraction = .*/sharing.fraction = 0.9, 0.4, 0.1/' batch.ini
 run batch.ini && has 103 --array=0,2-5%2 && has 104 --dependency=afterany:101:103 &&
     grep -q '^1,fraction-0.4_seed-2' batch/sweep.csv && grep -q '^4,fraction-0.9_seed-1' batch/sweep.csv
