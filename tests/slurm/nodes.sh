@@ -9,9 +9,9 @@ export FB_NODES=2 FB_TASKS=4 FB_TASKS_PER_NODE=2
 
 job=$(submit "$jobs/train.sbatch" small.ini --run.output=nodes)
 log=logs/fedbrats_$job.log logs=(stderr "$log")
-requeued "$job" "$log" 1 && ends "$job" 120 COMPLETED 0:0 && grep -q '^hosts    n1 n2 ' "$log"
+requeued "$job" "$log" 1 && ends "$job" 300 COMPLETED 0:0 && grep -q '^hosts    n1 n2 ' "$log"
 report $? "four ranks on two nodes: warned, requeued, complete"
-timeout 60 "$FB_BIN/fedbrats" train small.ini --run.output=alone > alone.log 2>&1
+timeout 300 "$FB_BIN/fedbrats" train small.ini --run.output=alone > alone.log 2>&1
 same_run alone nodes
 report $? "bit for bit as a run of one process on one node"
 
@@ -33,7 +33,7 @@ PROGRAM
         job=$(FB_BIN=$PWD/gpu submit env "${@:4}" "$jobs/train.sbatch" small.ini --run.output="gpu$number" \
             --run.device=cuda --federation.rounds=1 --train.epochs=1 --privacy.mechanism=none)
         log=logs/fedbrats_$job.log logs=(stderr "$log")
-        ends "$job" 120 COMPLETED 0:0 || all=1
+        ends "$job" 300 COMPLETED 0:0 || all=1
         for gpu in $used; do
             grep -q "rank $rank on lab: GPU $gpu of" "$log" || all=1
             sees=$(cut -d ' ' -f $((rank + 1)) <<< "$seen")

@@ -23,9 +23,9 @@ for time in $(seq 10); do
     requeued "$job" "$log" "$time" || break
 done
 report $? "ten requeues in a row"
-ends "$job" 120 COMPLETED 0:0 && [ "$(grep -c 'ended with status 85, warned' "$log")" = 10 ]
+ends "$job" 300 COMPLETED 0:0 && [ "$(grep -c 'ended with status 85, warned' "$log")" = 10 ]
 report $? "each after a checkpoint, and then the RESULT"
-timeout 120 "$FB_BIN/fedbrats" train small.ini --run.output=uninterrupted > uninterrupted.log 2>&1
+timeout 300 "$FB_BIN/fedbrats" train small.ini --run.output=uninterrupted > uninterrupted.log 2>&1
 same_run uninterrupted ten
 report $? "bit for bit as an uninterrupted run of one process: model, metrics, ledgers"
 [ "$(rounds "$log")" = 240 ]

@@ -9,7 +9,7 @@ job=$(FB_TASKS=2 submit "$jobs/train.sbatch" small.ini --run.output=requeued)
 log=logs/fedbrats_$job.log logs=(stderr "$log")
 requeued "$job" "$log" 1
 report $? "a warned job writes its checkpoint and is requeued"
-ends "$job" 60 COMPLETED 0:0 && [ "$(grep -c '^RESULT ' "$log")" = 1 ]
+ends "$job" 300 COMPLETED 0:0 && [ "$(grep -c '^RESULT ' "$log")" = 1 ]
 report $? "and goes on to its RESULT"
 grep -q '^command .*srun --mpi=pmix --kill-on-bad-exit=1 .*fedbrats train small.ini --run.output=requeued' "$log" &&
     grep -q '^hosts    n1' "$log" && grep -q '^tasks    2 x' "$log" && grep -q 'requeues 0$' "$log" &&
@@ -17,7 +17,7 @@ grep -q '^command .*srun --mpi=pmix --kill-on-bad-exit=1 .*fedbrats train small.
     grep -q 'ended with status 85, warned' "$log"
 report $? "the log, one file, says what ran, where and how often"
 
-timeout 60 "$FB_BIN/fedbrats" train small.ini --run.output=uninterrupted > uninterrupted.log 2>&1
+timeout 300 "$FB_BIN/fedbrats" train small.ini --run.output=uninterrupted > uninterrupted.log 2>&1
 same_run uninterrupted requeued
 report $? "bit for bit as an uninterrupted run without Slurm"
 

@@ -61,16 +61,16 @@ in_state "$figure" PENDING
 report $? "the figure job waits"
 timeout 10 scancel "${array}_2" && ends "${array}_2" 20 CANCELLED && in_state "${array}_3" RUNNING
 report $? "an element is cancelled alone"
-ends "${array}_4" 60 COMPLETED 0:0 && grep -q '^RESULT rounds=60 ' "$(element 4)"
+ends "${array}_4" 300 COMPLETED 0:0 && grep -q '^RESULT rounds=60 ' "$(element 4)"
 report $? "the requeued element completes"
 run=$(ls -d sweep/runs/*rounds-60_*)
-timeout 60 "$FB_BIN/fedbrats" train small.ini --run.output=uninterrupted > uninterrupted.log 2>&1
+timeout 300 "$FB_BIN/fedbrats" train small.ini --run.output=uninterrupted > uninterrupted.log 2>&1
 same_run uninterrupted "$run"
 report $? "bit for bit as an uninterrupted run"
 in_state "${array}_2" CANCELLED && timeout 10 scancel "${array}_3" && ends "${array}_3" 20 CANCELLED
 report $? "what was cancelled stays so"
 logs=(stderr sweep/logs/plot_"$figure".log)
-ends "$figure" 60 COMPLETED 0:0 && [ -s sweep/sweep.png ]
+ends "$figure" 300 COMPLETED 0:0 && [ -s sweep/sweep.png ]
 report $? "then the figure is made, of what there is"
 
 ln -s shards nowhere
