@@ -26,7 +26,8 @@
 : "${FB_MEM:=}"               # set it where a job is killed for memory: 32G is per node
 : "${FB_GPUS_PER_NODE:=}"     # set it to use GPUs: every rank then sees all of its node, and they take them in turn
 : "${FB_WARN_S:=120}"         # raise it when run.grace_s and writing a checkpoint take longer: the run is asked to stop
-                              # this many seconds before the time limit
+                              # this many seconds before the time limit, up to a minute earlier. FB_TIME has to leave
+                              # room for some rounds before that
 : "${FB_SBATCH_EXTRA:=}"      # anything else, separated by spaces: --qos=long --constraint=a100 --mail-type=FAIL
 
 # --- how a job starts the program ------------------------------------------------------------------------------------
