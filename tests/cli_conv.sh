@@ -87,7 +87,7 @@ refused "cudnn where the build has none" "run.conv = cudnn: this build has no cu
 report $? "and nothing was begun"
 
 # --- resumed
-resume=($cuda --run.resume=true --federation.rounds=2)
+resume=($cuda --federation.rounds=2)
 again() # a folder "new" to resume from
 {
     rm -rf "$dir/new"

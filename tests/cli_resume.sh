@@ -58,7 +58,8 @@ kill_and_resume()
 train 0 full && on_record full $((3 * hospitals))
 report $? "an uninterrupted run keeps and charges every message"
 points='file.written:1 file.written:3 file.written:16 file.flushed:17 file.renamed:1 file.renamed:18
-    checkpoint.begun:1 checkpoint.model:2 checkpoint.written:1 checkpoint.pruning:1 outbox.stored:7 ledger.written:1 ledger.written:6 outbox.charged:4 message.sent:2
+    checkpoint.begun:1 checkpoint.model:2 checkpoint.written:1 checkpoint.pruning:1 outbox.stored:7
+    ledger.written:1 ledger.written:6 outbox.charged:4 message.sent:2
     message.received:1 message.received:11 server.applied:1 server.applied:3 run.created:1
     round.done:2 round.committed:1 round.committed:3'
 central='--privacy.trust=central --federation.weighting=uniform'
@@ -103,7 +104,8 @@ train 0 lost && grep -q 'is missing: a new attempt' "$dir/err" && [ -s "${messag
     [ "$(lines lost)" -gt "$(lines full)" ] && grep -q '^1 1 ' "$dir"/lost/ledger/hospital_*.txt
 report $? "a lost message: fresh noise, a second charge, and a warning"
 again lost2 lost
-train 0 lost2 && [ "$(lines lost2)" = "$(lines lost)" ] && cmp -s "$dir/lost2/model.safetensors" "$dir/lost/model.safetensors"
+train 0 lost2 && [ "$(lines lost2)" = "$(lines lost)" ] &&
+    cmp -s "$dir/lost2/model.safetensors" "$dir/lost/model.safetensors"
 report $? "and the attempt is then the one that is sent again"
 again sum central
 rm "$dir/sum/outbox/server/0000002_0.msg"

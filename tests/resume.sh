@@ -20,13 +20,18 @@ train() # RANKS NAME OPTION...: RANKS 0 is without MPI
         > "$dir/$1.out" 2> "$dir/err"
 }
 
-# on_record RUN LEAST: the ledgers, read without the program, have a right chain and at least LEAST lines of hospitals,
-# each with its message; a line that is torn is none.
+# on_record RUN LEAST: the results, if there are any, can be read; the ledgers, read without the program, have a right
+# chain and at least LEAST lines of hospitals, each with its message; a line that is torn is none.
 on_record()
 {
     "$FB_PYTHON" - "$dir/$1" "$2" 2>> "$dir/err" << 'PY'
 import glob, hashlib, os, sys
+import h5py
 folder, least, lines = sys.argv[1], int(sys.argv[2]), 0
+if os.path.exists(folder + "/results.h5"):
+    with h5py.File(folder + "/results.h5") as run:
+        committed = int(run["rounds_committed"][()].ravel()[0])
+        assert 0 <= committed <= run["dice_mean"].shape[-1] and run["dice_mean"][()].size
 for path in glob.glob(folder + "/ledger/*.txt"):
     who, chain = os.path.basename(path)[:-4], ""
     for number, line in enumerate(open(path).read().split("\n")[:-1]):
@@ -46,14 +51,13 @@ PY
 # same NAME RUN: model, ledgers, messages and totals of two runs
 same()
 {
-    cmp -s "$dir/$1/model.safetensors" "$dir/$2/model.safetensors" && diff -r "$dir/$1/ledger" "$dir/$2/ledger" &&
-        diff -r -x '*.tmp' "$dir/$1/outbox" "$dir/$2/outbox" &&
-        diff <(totals "$1") <(totals "$2")
+    diff -r -x '*.tmp' -x checkpoint -x log.txt -x used.ini -x result.txt -x 'results.h5*' -x identity.txt \
+        "$dir/$1" "$dir/$2" && diff <(totals "$1") <(totals "$2")
 } >> "$dir/err" 2>&1
 
 totals() # RUN: the line RESULT but for paths and times
 {
-    sed 's/overhead_fraction=[^ ]*//; s/results=.*//' "$dir/$1.out"
+    sed 's/overhead_fraction=[^ ]*//; s/results=.*//' "$dir/$1/result.txt"
 }
 
 # same_rounds NAME RUN: and every round of their results

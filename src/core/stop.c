@@ -10,9 +10,9 @@
 static const int SIGNALS[] = {SIGUSR1, SIGTERM};
 enum { SIGNAL_COUNT = 2 };
 
-/* The mutable state of the signals, of which a process has one set. */
-static volatile sig_atomic_t received;
+/* A process has one set of signals, and this state of them. */
 static struct {
+    volatile sig_atomic_t received;
     int listening;
     struct sigaction before[SIGNAL_COUNT];
     const char *file;
@@ -20,11 +20,11 @@ static struct {
     int found;
     double seen_s; /* when fb_stop_check first saw the wish */
     int seen;
-} state;
+} state = {.file = NULL};
 
 static void take(int number)
 {
-    received = number;
+    state.received = number;
 }
 
 void fb_stop_listen(const char *file)
@@ -34,7 +34,6 @@ void fb_stop_listen(const char *file)
     action.sa_handler = take;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
-    received = 0;
     memset(&state, 0, sizeof state);
     state.file = file;
     for (int i = 0; i < SIGNAL_COUNT; i++) {
@@ -48,14 +47,13 @@ void fb_stop_ignore(void)
 {
     for (int i = 0; state.listening && i < SIGNAL_COUNT; i++)
         (void)sigaction(SIGNALS[i], &state.before[i], NULL);
-    received = 0;
     memset(&state, 0, sizeof state);
 }
 
 const char *fb_stop_requested(void)
 {
-    if (received)
-        return received == SIGUSR1 ? "SIGUSR1" : "SIGTERM";
+    if (state.received)
+        return state.received == SIGUSR1 ? "SIGUSR1" : "SIGTERM";
     if (state.file && !state.found)
         state.found = fb_file_exists(state.file);
     return state.found ? state.file : NULL;
@@ -64,7 +62,7 @@ const char *fb_stop_requested(void)
 fb_status fb_stop_check(double grace_s)
 {
     const double now_s = fb_time_s();
-    if (!received && !state.found && (!state.file || now_s - state.looked_s < 1.0))
+    if (!state.received && !state.found && (!state.file || now_s - state.looked_s < 1.0))
         return FB_OK;
     state.looked_s = now_s;
     const char *who = fb_stop_requested();

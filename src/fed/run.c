@@ -117,9 +117,7 @@ static fb_status open_folder(run *r, fb_folder *folder)
     FB_TRY(fb_log_open(path));
     FB_TRY(lock_folder(r, path));
     FB_TRY(remove_stop_file(r));
-    if (*folder == FB_FOLDER_BEGUN)
-        FB_TRY(fb_checkpoint_find(r->config, &r->checkpoint));
-    return write_used_options(r);
+    return *folder == FB_FOLDER_BEGUN ? fb_checkpoint_find(r->config, &r->checkpoint) : write_used_options(r);
 }
 
 /* --- results --- */
@@ -377,7 +375,8 @@ static fb_status restore(run *r, int argc, char **argv)
                     (long long)r->config->federation_rounds);
     FB_TRY(fb_report_restore(r->report, r->reports));
     FB_TRY(create_results(r, argc, argv));
-    return fb_resume_remove_result(r->config);
+    FB_TRY(fb_resume_remove_result(r->config));
+    return write_used_options(r); /* those of a run that was begun were good for it until here */
 }
 
 static fb_status start(run *r, int argc, char **argv)
