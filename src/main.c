@@ -11,6 +11,7 @@
 #include "fed/device.h"
 #include "fed/plan.h"
 #include "fed/run.h"
+#include "fed/watchdog.h"
 #include "nn/op_cuda.h"
 #include "privacy/published.h"
 
@@ -142,6 +143,7 @@ static int train(int argc, char **argv)
         return report_error(status, 1);
     }
     fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
+    fb_watchdog_start(fb_comm_rank(comm), fb_comm_size(comm), config.run_watchdog_s);
     status = fb_device_open(&config, comm, &device);
     if (status == FB_OK)
         status = add_nccl(&config, fb_device_number(device), &comm);
@@ -153,6 +155,7 @@ static int train(int argc, char **argv)
     const int code = report_error(status, root);
     fb_options_destroy(&options);
     fb_comm_destroy(&comm);
+    fb_watchdog_stop();
     const fb_status closed = fb_log_open(NULL);
     FB_ASSERT(closed == FB_OK);
     FB_ASSERT(code != FB_EXIT_OK || fb_mem_live_blocks() == 0);

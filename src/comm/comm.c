@@ -4,14 +4,17 @@
 #include "comm/comm_impl.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/progress.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 void fb_comm_destroy(fb_comm **comm)
 {
+    fb_progress_wait_begin();
     if (*comm)
         (*comm)->ops->destroy(*comm);
+    fb_progress_wait_end();
     *comm = NULL;
 }
 
@@ -46,30 +49,43 @@ const char *fb_comm_library(const fb_comm *comm)
     return comm->library;
 }
 
+/* --- what may wait for other ranks, and says so --- */
+
+static fb_status waited(fb_status status)
+{
+    fb_progress_wait_end();
+    return status;
+}
+
 fb_status fb_comm_broadcast(fb_comm *comm, void *buffer, int64_t size_bytes)
 {
-    return comm->ops->broadcast(comm, buffer, size_bytes);
+    fb_progress_wait_begin();
+    return waited(comm->ops->broadcast(comm, buffer, size_bytes));
 }
 
 fb_status fb_comm_gather(fb_comm *comm, const void *buffer, int64_t size_bytes, void *out)
 {
-    return comm->ops->gather(comm, buffer, size_bytes, out);
+    fb_progress_wait_begin();
+    return waited(comm->ops->gather(comm, buffer, size_bytes, out));
 }
 
 fb_status fb_comm_send(fb_comm *comm, const void *bytes, int64_t size_bytes)
 {
-    return comm->ops->send(comm, bytes, size_bytes);
+    fb_progress_wait_begin();
+    return waited(comm->ops->send(comm, bytes, size_bytes));
 }
 
 fb_status fb_comm_flush(fb_comm *comm)
 {
-    return comm->ops->flush(comm);
+    fb_progress_wait_begin();
+    return waited(comm->ops->flush(comm));
 }
 
 fb_status fb_comm_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes)
 {
     FB_ASSERT(comm->rank == 0);
-    return comm->ops->receive(comm, bytes, size_bytes);
+    fb_progress_wait_begin();
+    return waited(comm->ops->receive(comm, bytes, size_bytes));
 }
 
 /* --- rank 0's messages to itself --- */

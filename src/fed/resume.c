@@ -32,7 +32,8 @@ static int may_change(const fb_option *option)
 {
     static const char *const names[] = {
         "run.resume",       "run.verbosity", "run.output",     "privacy.stop_at_epsilon",
-        "data.cache_bytes", "comm.backend",  "comm.timeout_s", "data.device_cache_bytes"};
+        "data.cache_bytes", "comm.backend",  "comm.timeout_s", "data.device_cache_bytes",
+        "run.watchdog_s"};
     char name[128];
     snprintf(name, sizeof name, "%s.%s", option->section, option->key);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)

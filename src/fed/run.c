@@ -5,6 +5,7 @@
 #include "core/kill.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/range.h"
 #include "core/timer.h"
 #include "fed/convolutions.h"
@@ -12,6 +13,7 @@
 #include "fed/provenance.h"
 #include "fed/report.h"
 #include "fed/resume.h"
+#include "fed/watchdog.h"
 #include "io/results.h"
 #include "io/safetensors.h"
 
@@ -253,6 +255,7 @@ static fb_status ask_for_round(run *r, int64_t round)
 static fb_status evaluate(const run *r, fb_round_figures *figures)
 {
     fb_range_begin("evaluate");
+    fb_progress_enter(FB_PHASE_EVALUATE);
     const fb_status status = fb_score_run(r->federation, &figures->validation, &figures->test);
     fb_range_end();
     return status;
@@ -272,6 +275,7 @@ static fb_status run_round(run *r, int64_t round)
     fb_score_clear(&figures.test);
     if ((round + 1) % r->config->eval_every == 0 || last)
         FB_TRY(evaluate(r, &figures));
+    fb_progress_enter(FB_PHASE_WRITE);
     figures.eval_s = fb_time_s() - eval_start_s;
     figures.round_s = fb_time_s() - start_s;
     return fb_status_agree(r->comm, is_root(r) ? commit_round(r, round, &figures) : FB_OK);
@@ -282,6 +286,7 @@ static fb_status start(run *r, int argc, char **argv)
     const fb_ops *ops = r->ops;
     FB_TRY(fb_identity_check(r->config, ops, r->comm));
     FB_TRY(fb_status_agree(r->comm, is_root(r) ? make_folder(r) : FB_OK));
+    FB_TRY(fb_watchdog_meet(r->comm, r->config->run_output));
     FB_TRY(fb_convolutions_settle(r->config, ops, r->comm, &r->convolutions));
     FB_TRY(fb_federation_create(r->config, ops, r->comm, r->config->run_output, &r->federation));
     fb_status status = FB_ALLOC(r->reports, r->federation->hospital_count, "reports");
@@ -317,6 +322,7 @@ fb_status fb_run(const fb_config *config, const fb_options *options, const fb_op
     status = status == FB_OK ? fb_status_agree(comm, finished) : fb_error_first(status, finished);
     if (status == FB_OK && is_root(&r))
         status = fb_report_result(r.report, r.model_sha256, r.results_path);
+    fb_progress_enter(FB_PHASE_END);
     fb_report_destroy(&r.report);
     FB_FREE(r.reports);
     fb_federation_destroy(&r.federation);

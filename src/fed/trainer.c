@@ -2,6 +2,7 @@
 #include "fed/trainer.h"
 
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/range.h"
 #include "data/augment.h"
 #include "fed/volumes.h"
@@ -280,6 +281,7 @@ static fb_status see_case(training *t, int64_t number, fb_rng where, uint32_t sa
 {
     fb_shard *shard = pooled_case(t, &number);
     t->samples++;
+    fb_progress_step();
     return differentiate(t->trainer, shard, number, where, sample);
 }
 
