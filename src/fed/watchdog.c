@@ -185,10 +185,10 @@ _Noreturn static void follow_verdict(void)
 }
 
 /* The story on standard error, whatever else hangs. */
-_Noreturn static void tell_and_exit(const fb_finding *finding, int count, const fb_watched *ranks)
+_Noreturn static void tell_and_exit(const fb_finding *finding, int count, const fb_watched *ranks, double now_s)
 {
     char story[FB_SIGN_STORY_BYTES];
-    fb_watch_story(finding, count, ranks, dog.clock.now_s, dog.limit_s, story);
+    fb_watch_story(finding, count, ranks, now_s, dog.limit_s, story);
     write_stderr(story);
     _exit(FB_EXIT_FAILED);
 }
@@ -206,7 +206,7 @@ _Noreturn static void end_job(const fb_finding *finding, int count, const fb_wat
     const int log = now == STARTING ? -1 : open(dog.log_path, O_WRONLY | O_APPEND | O_CLOEXEC);
     if (log >= 0)
         write_lines(log, 0, story);
-    tell_and_exit(finding, count, ranks);
+    tell_and_exit(finding, count, ranks, dog.clock.now_s);
 }
 
 /* --- the thread --- */
@@ -323,7 +323,7 @@ static void *guard(void *unused)
             const fb_finding stuck = {FB_TROUBLE_STUCK, 0, clock.now_s - moved_s};
             memcpy(self.sign.host, dog.self.host, sizeof self.sign.host);
             fb_progress_read(&self.sign.at);
-            tell_and_exit(&stuck, 1, &self);
+            tell_and_exit(&stuck, 1, &self, clock.now_s);
         }
     }
     return NULL;
