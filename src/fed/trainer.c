@@ -4,6 +4,7 @@
 #include "core/mem.h"
 #include "core/progress.h"
 #include "core/range.h"
+#include "core/stop.h"
 #include "data/augment.h"
 #include "fed/volumes.h"
 #include "nn/segresnet.h"
@@ -280,6 +281,7 @@ static fb_shard *pooled_case(const training *t, int64_t *number)
 static fb_status see_case(training *t, int64_t number, fb_rng where, uint32_t sample)
 {
     fb_shard *shard = pooled_case(t, &number);
+    FB_TRY(fb_stop_check(t->trainer->config->run_grace_s));
     t->samples++;
     fb_progress_step();
     return differentiate(t->trainer, shard, number, where, sample);
