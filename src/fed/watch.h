@@ -46,7 +46,7 @@ typedef enum fb_trouble {
     FB_TROUBLE_SLOW,   /* signs, but no step for limit_s while it waited for nobody */
     FB_TROUBLE_HUNG,   /* every rank has waited for others for limit_s */
     FB_TROUBLE_UNMET,  /* before the ranks know of each other: this one has waited for limit_s */
-    FB_TROUBLE_STUCK   /* the file system has not answered for limit_s */
+    FB_TROUBLE_STUCK   /* neither the main thread nor the file system has moved for limit_s */
 } fb_trouble;
 
 typedef struct fb_finding {

@@ -305,26 +305,27 @@ static void *watch(void *unused)
     return NULL;
 }
 
-/* A file system that does not answer holds the thread above in a system call, and with it all that it could notice. */
+/* A file system that does not answer holds the thread above in a system call, and with it all that it could notice. It
+ * is a reason to end once the main thread stands still as well. */
 static void *guard(void *unused)
 {
     fb_watch_clock clock = {0.0, fb_time_s()};
+    fb_watched self = {.sign = {.rank = dog.rank, .pid = dog.self.pid}};
     double moved_s = 0.0;
-    long long before = -1;
+    int64_t ticks = -1, steps = -1;
     (void)unused;
+    memcpy(self.sign.host, dog.self.host, sizeof self.sign.host);
     while (sleep_s(GUARD_TICK_S)) {
-        const long long ticks = atomic_load(&dog.ticks);
+        const int64_t now = atomic_load(&dog.ticks);
         fb_watch_clock_read(&clock, fb_time_s(), CLOCK_STEP_S);
-        if (ticks != before)
+        fb_progress_read(&self.sign.at);
+        if (now != ticks || self.sign.at.steps != steps)
             moved_s = clock.now_s;
-        before = ticks;
-        if (clock.now_s - moved_s >= dog.limit_s) {
-            fb_watched self = {.sign = {.rank = dog.rank, .pid = dog.self.pid}};
-            const fb_finding stuck = {FB_TROUBLE_STUCK, 0, clock.now_s - moved_s};
-            memcpy(self.sign.host, dog.self.host, sizeof self.sign.host);
-            fb_progress_read(&self.sign.at);
+        ticks = now;
+        steps = self.sign.at.steps;
+        const fb_finding stuck = {FB_TROUBLE_STUCK, 0, clock.now_s - moved_s};
+        if (stuck.for_s >= dog.limit_s + SLACK_S)
             tell_and_exit(&stuck, 1, &self, clock.now_s);
-        }
     }
     return NULL;
 }

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Preloaded under mpirun by tests/cli_watchdog.sh: on rank FB_HANG_RANK the FB_HANG_CALL-th broadcast never returns, as
+ * when the network has lost a message. */
+#include <mpi.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int MPI_Bcast(void *buffer, int count, MPI_Datatype type, int root, MPI_Comm comm)
+{
+    static int calls;
+    const char *who = getenv("FB_HANG_RANK"), *call = getenv("FB_HANG_CALL");
+    int rank = 0;
+    PMPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    while (who && call && rank == atoi(who) && calls + 1 >= atoi(call))
+        pause();
+    calls++;
+    return PMPI_Bcast(buffer, count, type, root, comm);
+}
