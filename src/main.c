@@ -139,6 +139,7 @@ static int train(int argc, char **argv)
     fb_options *options = NULL;
     fb_comm *comm = NULL;
     fb_device *device = NULL;
+    fb_watchdog *watchdog = NULL;
     fb_status status = fb_config_read(argc - 1, argv + 1, &config, &options);
     if (status != FB_OK)
         return report_error(status, 1);
@@ -150,19 +151,21 @@ static int train(int argc, char **argv)
         return report_error(status, 1);
     }
     fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
-    fb_watchdog_start(fb_comm_rank(comm), fb_comm_size(comm), config.run_watchdog_s);
-    status = fb_device_open(&config, comm, &device);
+    status = fb_watchdog_create(fb_comm_rank(comm), fb_comm_size(comm), config.run_watchdog_s, &watchdog);
+    status = fb_status_agree(comm, status);
+    if (status == FB_OK)
+        status = fb_device_open(&config, comm, &device);
     if (status == FB_OK)
         status = add_nccl(&config, fb_device_number(device), &comm);
     if (status == FB_OK)
-        status = fb_run(&config, options, fb_device_ops(device), comm, argc, argv);
+        status = fb_run(&config, options, fb_device_ops(device), comm, watchdog, argc, argv);
     fb_device_close(&device);
     const int root = fb_comm_rank(comm) == 0;
     fb_log_set_rank(0, 1); /* an error that the ranks agreed on names its rank itself */
     const int code = report_error(status, root);
     fb_options_destroy(&options);
     fb_comm_destroy(&comm);
-    fb_watchdog_stop();
+    fb_watchdog_destroy(&watchdog);
     const fb_status closed = fb_log_open(NULL);
     FB_ASSERT(closed == FB_OK);
     FB_ASSERT(code != FB_EXIT_OK || fb_mem_live_blocks() == 0);

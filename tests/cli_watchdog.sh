@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Ranks that are killed, stopped or stalled, and a broadcast that hangs: the job ends within run.watchdog_s + 10 s with a
-# status that is not 0, one line names rank, host, process, hospital, round and phase, on standard error, in log.txt and in
-# ranks/verdict.txt, and no process is left. And no alarm where there is nothing: short stops, the whole job suspended, load.
+# Ranks that are killed, stopped or stalled, and a broadcast that hangs: the job ends within run.watchdog_s + 10 s with
+# a status that is not 0, one line names rank, host, process, hospital, round and phase, on standard error, in log.txt
+# and in ranks/verdict.txt, and no process is left. And no alarm where there is nothing: a short stop, the whole job
+# suspended, load.
 # FB_LONG=1: every phase x rank x kind on three ranks, and 100 injections at random moments on one to four ranks.
 set -u
 dir=$(mktemp -d)
@@ -39,7 +40,8 @@ fraction = 0.1
 on = validation
 INI
 
-# train NAME RANKS RANK HARM OPTION...: a run; RANK has FEDBRATS_KILL=HARM. RANKS 0 is without MPI. Leaves NAME.rc, NAME.s
+# train NAME RANKS RANK HARM OPTION...: a run; RANK has FEDBRATS_KILL=HARM. RANKS 0 is without MPI. Leaves its status in
+# NAME.rc and its seconds in NAME.s.
 train()
 {
     local name=$1 ranks=$2 bad=$3 harm=$4 command=() rank start=$EPOCHREALTIME
@@ -86,7 +88,8 @@ ended()
 # named NAME RANK WORDS PLACE: one line of each record says so; the hospital is one of the rank's
 named()
 {
-    local line="watchdog: .*rank $2 on $host \(pid [0-9]+\).*$3.* in $4; run\.watchdog_s = $limit_s\." file hospital names
+    local line="watchdog: .*rank $2 on $host \(pid [0-9]+\).*$3.* in $4; run\.watchdog_s = $limit_s\."
+    local file hospital names
     for file in "$dir/$1.err" "$dir/$1/log.txt" "$dir/$1/ranks/verdict.txt"; do
         [ "$(grep -aEc "$line" "$file")" = 1 ] || say "$1: not once in $file: $line" || return
         [ "$(grep -aEc 'run\.watchdog_s = ' "$file")" = 1 ] || say "$1: more than one story in $file" || return
@@ -115,7 +118,7 @@ matrix='stop 0 phase.aggregating 2 2 aggregating
 if [ "${FB_LONG:-0}" = 1 ]; then
     matrix=$(for kind in stop kill stall; do
         for rank in 0 1 2; do
-            for point in phase.preparing:2:2 phase.training:5:2 phase.protecting:5:2 phase.sending:2:2 \
+            for point in phase.preparing:2:2 phase.training:6:2 phase.protecting:6:2 phase.sending:2:2 \
                 phase.aggregating:2:2 phase.broadcasting:3:3 phase.evaluating:4:4 phase.writing:1:1 phase.ending:1:4 \
                 run.created:1:0; do
                 phase=${point%%:*} phase=${phase#phase.} count=${point#*:}
@@ -272,7 +275,8 @@ if [ "${FB_LONG:-0}" = 1 ]; then
         fi
     done
     [ $good = 100 ]
-    report $? "$good of 100 random injections end in time, named; the slowest took $(cat "$dir"/random_*.late | sort -n | tail -n 1) s"
+    slowest=$(cat "$dir"/random_*.late | sort -n | tail -n 1)
+    report $? "$good of 100 random injections end in time, named; the slowest took $slowest s"
 fi
 echo "1..$number"
 exit $failed

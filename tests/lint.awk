@@ -141,8 +141,8 @@ FNR == 1 {
     statement = ""
     c_file = FILENAME ~ /\.[ch]$/
     ours = c_file && FILENAME ~ /^(src|data_split)\//
-    # One log and one memory count a process, and the error of last resort.
-    stateful = FILENAME ~ /^src\/core\/(log|mem|status)\.c$/
+    # One log, one memory count, one place of work, one wish to stop a process, and the error of last resort.
+    stateful = FILENAME ~ /^src\/core\/(log|mem|progress|status|stop)\.c$/
 }
 
 {

@@ -12,7 +12,7 @@ int MPI_Bcast(void *buffer, int count, MPI_Datatype type, int root, MPI_Comm com
     const char *who = getenv("FB_HANG_RANK"), *call = getenv("FB_HANG_CALL");
     int rank = 0;
     PMPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    while (who && call && rank == atoi(who) && calls + 1 >= atoi(call))
+    while (who && call && rank == strtol(who, NULL, 10) && calls + 1 >= strtol(call, NULL, 10))
         pause();
     calls++;
     return PMPI_Bcast(buffer, count, type, root, comm);

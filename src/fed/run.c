@@ -15,7 +15,6 @@
 #include "fed/provenance.h"
 #include "fed/report.h"
 #include "fed/resume.h"
-#include "fed/watchdog.h"
 #include "io/results.h"
 #include "io/safetensors.h"
 
@@ -33,6 +32,7 @@ typedef struct run {
     const fb_options *options;    /* borrowed */
     fb_comm *comm;                /* borrowed */
     const fb_ops *ops;            /* borrowed */
+    fb_watchdog *watchdog;        /* borrowed; NULL: none */
     fb_convolutions convolutions; /* owned, as everything below */
     fb_federation *federation;
     fb_results *results;         /* rank 0 */
@@ -386,7 +386,7 @@ static fb_status restore(run *r, int argc, char **argv)
 
 static fb_status start(run *r, int argc, char **argv)
 {
-    FB_TRY(fb_watchdog_meet(r->comm, r->config->run_output));
+    FB_TRY(fb_watchdog_meet(r->watchdog, r->comm, r->config->run_output));
     FB_TRY(fb_convolutions_settle(r->config, r->ops, r->comm, &r->convolutions));
     FB_TRY(fb_federation_create(r->config, r->ops, r->comm, r->config->run_output, &r->federation));
     fb_status status = FB_ALLOC(r->reports, r->federation->hospital_count, "reports");
@@ -441,10 +441,16 @@ static void free_run(run *r)
         close(r->folder_lock);
 }
 
-fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm, int argc,
-                 char **argv)
+fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm,
+                 fb_watchdog *watchdog, int argc, char **argv)
 {
-    run r = {.config = config, .options = options, .ops = ops, .comm = comm, .start_s = fb_time_s(), .folder_lock = -1};
+    run r = {.config = config,
+             .options = options,
+             .ops = ops,
+             .comm = comm,
+             .watchdog = watchdog,
+             .start_s = fb_time_s(),
+             .folder_lock = -1};
     fb_folder folder = FB_FOLDER_NEW;
     fb_status status = find_folder(&r, &folder);
     if (status == FB_OK && folder == FB_FOLDER_COMPLETE)

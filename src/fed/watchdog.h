@@ -15,21 +15,24 @@
  * to standard error, and ends its process with status 1. The others see the file and end too, for launchers that do not
  * see to it. (mpirun and srun --kill-on-bad-exit=1 end what is left, also what is stopped.)
  *
- * One a process, since it ends the process. Where ranks/ cannot be written, or rank 0 does not see what the others
- * wrote there, each rank has only its own check, and rank 0 warns.
+ * It ends the process by _exit: nothing in it can be left in order. Where ranks/ cannot be written, or rank 0 does not
+ * see what the others wrote there, each rank has only its own check, and rank 0 warns.
  */
 #pragma once
 
 #include "comm/comm.h"
 
-/* Starts the thread; limit_s 0: none, and the other calls do nothing. Until the ranks have met, one that waits for
- * others for limit_s ends the job too, without knowing for whom. All signals are left to the other threads. */
-void fb_watchdog_start(int rank, int size, double limit_s);
+typedef struct fb_watchdog fb_watchdog;
+
+/* Starts the thread; limit_s 0: *out is NULL, which the other calls accept. Until the ranks have met, one that waits
+ * for others for limit_s ends the job too, without knowing for whom. All signals are left to the other threads. A
+ * thread that cannot be started is a warning. Errors: memory. */
+fb_status fb_watchdog_create(int rank, int size, double limit_s, fb_watchdog **out) FB_MUST_USE;
 
 /* From now on the ranks watch each other by way of folder/ranks; `folder` exists. What an earlier run that ended badly
  * left there is logged and removed. Collective. Errors: of comm, memory. */
-fb_status fb_watchdog_meet(fb_comm *comm, const char *folder) FB_MUST_USE;
+fb_status fb_watchdog_meet(fb_watchdog *watchdog, fb_comm *comm, const char *folder) FB_MUST_USE;
 
 /* Ends the thread and takes this rank's sign away: the run ended in order. After fb_comm_destroy, where ranks may hang
  * as well. */
-void fb_watchdog_stop(void);
+void fb_watchdog_destroy(fb_watchdog **watchdog);
