@@ -41,7 +41,7 @@ on = validation
 INI
 
 # train NAME RANKS RANK HARM OPTION...: a run; RANK has FEDBRATS_KILL=HARM. RANKS 0 is without MPI. Leaves its status in
-# NAME.rc and its seconds in NAME.s.
+# NAME.rc and its seconds in NAME.s: of a run whose RANK was killed or stopped, from its last sign on.
 train()
 {
     local name=$1 ranks=$2 bad=$3 harm=$4 command=() rank start=$EPOCHREALTIME
@@ -59,6 +59,7 @@ train()
         timeout -k 5 60 mpirun "${command[@]}" > "$dir/$name.out" 2> "$dir/$name.err" < /dev/null
     fi
     echo $? > "$dir/$name.rc"
+    [[ ! $harm =~ :(kill|stop): ]] || start=$(stat -c %.Y "$dir/$name/ranks/rank_000$bad.txt")
     echo "$start $EPOCHREALTIME" | awk '{ printf "%.2f\n", $2 - $1 }' > "$dir/$name.s"
 }
 preload=()
@@ -140,7 +141,7 @@ check_batch()
         place="round $round, hospital [0-9]+ .*, phase $phase"
         [ "$round" != 0 ] || place="before round 1, hospital [0-9]+ .*, phase $phase"
         ended "$name" && named "$name" "$rank" "$(words "$kind")" "$place"
-        report $? "$kind of rank $rank in phase $phase ends the job in $(cat "$dir/$name.s") s, named"
+        report $? "$kind of rank $rank in phase $phase ends the job within $(cat "$dir/$name.s") s, named"
     done
     batch=()
 }
