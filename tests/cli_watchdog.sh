@@ -41,7 +41,7 @@ on = validation
 INI
 
 # train NAME RANKS RANK HARM OPTION...: a run; RANK has FEDBRATS_KILL=HARM. RANKS 0 is without MPI. Leaves its status in
-# NAME.rc and its seconds in NAME.s: of a run whose RANK was killed or stopped, from its last sign on.
+# NAME.rc and its seconds, from the harm on where there was some, in NAME.s.
 train()
 {
     local name=$1 ranks=$2 bad=$3 harm=$4 command=() rank start=$EPOCHREALTIME
@@ -59,8 +59,9 @@ train()
         timeout -k 5 60 mpirun "${command[@]}" > "$dir/$name.out" 2> "$dir/$name.err" < /dev/null
     fi
     echo $? > "$dir/$name.rc"
-    [[ ! $harm =~ :(kill|stop): ]] || start=$(stat -c %.Y "$dir/$name/ranks/rank_000$bad.txt")
-    echo "$start $EPOCHREALTIME" | awk '{ printf "%.2f\n", $2 - $1 }' > "$dir/$name.s"
+    local end=$EPOCHREALTIME harmed
+    harmed=$(sed -n 's/.*FEDBRATS_KILL: [a-z]* at \([0-9.]*\) s since 1970.*/\1/p' "$dir/$name.err")
+    echo "${harmed:-$start} $end" | awk '{ printf "%.2f\n", $2 - $1 }' > "$dir/$name.s"
 }
 preload=()
 

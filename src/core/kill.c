@@ -23,10 +23,17 @@ static void pause_s(double seconds)
     nanosleep(&time, NULL);
 }
 
+/* Says when, for those who measure what follows. */
 static void do_harm(const order *what)
 {
+    struct timespec now;
+    char line[128];
     unsetenv(VARIABLE); /* a stopped process that is woken goes on */
     pause_s(what->after_s);
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(line, sizeof line, "%s: %s at %.3f s since 1970\n", VARIABLE, what->how,
+             (double)now.tv_sec + 1e-9 * (double)now.tv_nsec);
+    (void)!write(STDERR_FILENO, line, strlen(line));
     while (strcmp(what->how, "stall") == 0)
         pause();
     kill(getpid(), strcmp(what->how, "stop") == 0 ? SIGSTOP : SIGKILL);
