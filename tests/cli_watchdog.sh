@@ -98,6 +98,7 @@ named()
     done
     hospital=$(grep -aE "$line" "$dir/$1.err" | sed -n 's/.*, hospital [0-9]* (\([^)]*\)), phase.*/\1/p' | tail -n 1)
     names=$(grep -aE "rank $2: [0-9]+ train cases: " "$dir/$1/log.txt" | sed 's/.*cases://' | head -n 1)
+    [ -n "$names" ] || [[ $4 != *starting ]] || names=$hospital # not told yet
     [ -n "$hospital" ] && [[ " $names " == *" $hospital "* ]] || say "$1: \"$hospital\" is none of \"$names\""
 }
 
@@ -132,6 +133,7 @@ if [ "${FB_LONG:-0}" = 1 ]; then
     done)
 fi
 number_of=0
+again= # a run of which rank 1 was killed
 batch=()
 check_batch()
 {
@@ -148,6 +150,7 @@ check_batch()
 }
 while read -r kind rank point count round phase; do
     number_of=$((number_of + 1))
+    [ "$kind $rank" != "kill 1" ] || again=run$number_of
     train run$number_of 3 "$rank" "$point:$count:$kind:0.6" &
     batch+=(run$number_of,$kind,$rank,$round,$phase)
     [ ${#batch[@]} -lt 3 ] || check_batch
@@ -185,9 +188,9 @@ grep -aEq "rank 0 on $host .*no answer from the file system .* in round 1, .*, p
 report $? "a file system that does not answer ends the job in $(cat "$dir/stuck.s") s"
 
 # --- after that, the same command goes on, and says what happened
-train run2 3 - - # rank 1 was killed
-[ "$(cat "$dir/run2.rc")" = 0 ] && [ ! -e "$dir/run2/ranks" ] && grep -aq '^RESULT' "$dir/run2.out" &&
-    grep -aq 'the last run in this folder: .*rank 1 on' "$dir/run2/log.txt"
+train $again 3 - -
+[ "$(cat "$dir/$again.rc")" = 0 ] && [ ! -e "$dir/$again/ranks" ] && grep -aq '^RESULT' "$dir/$again.out" &&
+    grep -aq 'the last run in this folder: .*rank 1 on' "$dir/$again/log.txt"
 report $? "the same command goes on, logs what ended the last run, and leaves no ranks/"
 
 # --- no false alarm

@@ -151,9 +151,14 @@ static fb_watched make(shape kind)
         one.heard_s = NOW_S - LIMIT_S - 5.0;
     if (kind == SLOW || kind == STUCK_WAITING)
         one.sign.idle_s = LIMIT_S + 5.0;
-    one.gone = kind == GONE;
+    one.gone = kind == GONE || kind == LEFT;
     one.left = kind == LEFT;
     one.followed = kind != UNFOLLOWED;
+    if (kind == LEFT || kind == UNFOLLOWED) { /* whatever else is known of them */
+        one.heard_s = 0.0;
+        one.sign.idle_s = NOW_S;
+        one.sign.at.waiting = kind == UNFOLLOWED;
+    }
     return one;
 }
 
