@@ -230,11 +230,11 @@ random_injection()
 {
     local name=random_$1 pid
     if [ "$4" = stall ]; then
-        train "$name" "$2" "$3" "phase.$5:stall:0.4" --federation.rounds=100000
+        train "$name" "$2" "$3" "phase.$5:stall:0.4" --federation.rounds=3000
         cp "$dir/$name.s" "$dir/$name.late"
         return
     fi
-    train "$name" "$2" - - --federation.rounds=100000 &
+    train "$name" "$2" - - --federation.rounds=3000 &
     pid=$(pids "$name" "$2" | sed -n "$(($3 + 1))p")
     sleep "$5"
     local start=$EPOCHREALTIME
