@@ -174,9 +174,9 @@ last=$(sed -n 's/.*the last to move was rank \([01]\) on.*/\1/p' "$dir/hung.err"
 ended hung && named hung "$last" '' 'round [1-4], hospital [0-9]+ .*, phase [a-z]+' &&
     grep -aq 'every rank has waited for the others for' "$dir/hung.err" &&
     [ "$(grep -ac 'rank [01] on .*waits for others' "$dir/hung.err")" = 2 ]
-report $? "a broadcast that hangs ends the job in $(cat "$dir/hung.s") s"
+report $? "a broadcast that hangs ends the job within $(cat "$dir/hung.s") s"
 [ "$(cat "$dir/unmet.rc")" = 1 ] && grep -aq 'rank 0 on .* has waited for other ranks for' "$dir/unmet.err"
-report $? "a rank that does not come to the start ends the job in $(cat "$dir/unmet.s") s"
+report $? "a rank that does not come to the start ends the job within $(cat "$dir/unmet.s") s"
 ended alone && named alone 0 "$(words stall)" 'round 1, hospital [0-9]+ .*, phase training'
 report $? "a process without MPI watches itself"
 grep -aq 'each rank can only watch itself' "$dir/blocked.err" &&
@@ -206,7 +206,7 @@ for ((i = 0; i < 3; i++)); do
 done
 train loaded 3 - - --run.watchdog_s=2 --federation.rounds=5
 kill "${spin[@]}"
-train paused 2 - - --federation.rounds=40 &
+train paused 2 - - --federation.rounds=20 &
 all=$(pids paused 2)
 sleep 0.5
 kill -STOP ${all##*$'\n'}
