@@ -90,7 +90,7 @@ ended()
 # named NAME RANK WORDS PLACE: one line of each record says so; the hospital is one of the rank's
 named()
 {
-    local line="watchdog: .*rank $2 on $host \(pid [0-9]+\).*$3.* in $4; run\.watchdog_s = $limit_s\."
+    local line="watchdog: .*rank $2 on $host \(pid [0-9]+\).*$3.* (in )?$4; run\.watchdog_s = $limit_s\."
     local file hospital names
     for file in "$dir/$1.err" "$dir/$1/log.txt" "$dir/$1/ranks/verdict.txt"; do
         [ "$(grep -aEc "$line" "$file")" = 1 ] || say "$1: not once in $file: $line" || return
@@ -246,11 +246,11 @@ random_injection()
 
 check_random() # NUMBER RANK KIND: and the dead rank's last sign is what was told
 {
-    local name=random_$1 place='round [0-9]+, hospital [0-9]+ .*, phase [a-z]+'
+    local name=random_$1 place='(before )?round [0-9]+, hospital [0-9]+ .*, phase [a-z]+'
     ended "$name" && named "$name" "$2" "$(words "$3")" "$place" || return
-    [ "$3" != stall ] || return 0
+    [ "$3" = kill ] || return 0 # the launcher wakes a stopped one, which then gives another sign
     place=$(awk -F ': ' '{ v[$1] = $2 } END { split(v["hospital"], h, " ")
-        printf "round %s, hospital %s (%s), phase %s;", v["round"], h[1], h[2], v["phase"] }' \
+        printf "%s, hospital %s (%s), phase %s;", v["round"] > 0 ? "round " v["round"] : "before round 1", h[1], h[2], v["phase"] }' \
         "$dir/$name/ranks/rank_000$2.txt")
     grep -aqF "$place" "$dir/$name.err" || say "$name: not told: $place"
 }
@@ -262,7 +262,7 @@ if [ "${FB_LONG:-0}" = 1 ]; then
         kinds=(stop kill stop kill stall)
         kind=${kinds[RANDOM % 5]} ranks=$((RANDOM % 3 + 2)) delay=$((RANDOM % 3)).$((RANDOM % 9))
         phases=(preparing training protecting sending broadcasting evaluating writing)
-        [ $kind != stall ] || delay=${phases[RANDOM % 7]}:$((RANDOM % 40 + 1))
+        [ $kind != stall ] || delay=${phases[RANDOM % 7]}:$((RANDOM % 6 + 1))
         [ $kind != stall ] || [ $((RANDOM % 3)) != 0 ] || ranks=1
         rank=$((RANDOM % ranks))
         injected+=($i,$rank,$kind)

@@ -216,18 +216,19 @@ static void add_finding(page *p, const fb_finding *finding, const fb_sign *sign,
         add(p, "every rank has waited for the others for %.0f s, the last to move was ", finding->for_s);
     add(p, "rank %d on %s (pid %" PRId64 ")", sign->rank, sign->host, sign->pid);
     if (finding->trouble == FB_TROUBLE_GONE)
-        add(p, " has ended in the middle of the run; an earlier line may say why. It was in ");
+        add(p, " has ended in the middle of the run; an earlier line may say why. It was ");
     else if (finding->trouble == FB_TROUBLE_SILENT)
-        add(p, " has given no sign of life for %.0f s: dead, stopped or cut off. It was in ", finding->for_s);
+        add(p, " has given no sign of life for %.0f s: dead, stopped or cut off. It was ", finding->for_s);
     else if (finding->trouble == FB_TROUBLE_SLOW)
-        add(p, " has made no step for %.0f s and waits for nobody: it hangs or is very slow. It is in ",
+        add(p, " has made no step for %.0f s and waits for nobody: it hangs or is very slow. It is ",
             finding->for_s);
     else if (finding->trouble == FB_TROUBLE_UNMET)
-        add(p, " has waited for other ranks for %.0f s, and they have not come. It is in ", finding->for_s);
+        add(p, " has waited for other ranks for %.0f s, and they have not come. It is ", finding->for_s);
     else if (finding->trouble == FB_TROUBLE_STUCK)
-        add(p, " has had no answer from the file system of run.output for %.0f s. It is in ", finding->for_s);
+        add(p, " has had no answer from the file system of run.output for %.0f s. It is ", finding->for_s);
     else
-        add(p, ", in ");
+        add(p, ", ");
+    add(p, "%s", sign->at.round < 0 ? "" : "in ");
     add_place(p, &sign->at);
     add(p, "; run.watchdog_s = %g. The job ends; the same command goes on from the last checkpoint\n", limit_s);
 }
