@@ -220,8 +220,7 @@ static void add_finding(page *p, const fb_finding *finding, const fb_sign *sign,
     else if (finding->trouble == FB_TROUBLE_SILENT)
         add(p, " has given no sign of life for %.0f s: dead, stopped or cut off. It was ", finding->for_s);
     else if (finding->trouble == FB_TROUBLE_SLOW)
-        add(p, " has made no step for %.0f s and waits for nobody: it hangs or is very slow. It is ",
-            finding->for_s);
+        add(p, " has made no step for %.0f s and waits for nobody: it hangs or is very slow. It is ", finding->for_s);
     else if (finding->trouble == FB_TROUBLE_UNMET)
         add(p, " has waited for other ranks for %.0f s, and they have not come. It is ", finding->for_s);
     else if (finding->trouble == FB_TROUBLE_STUCK)
