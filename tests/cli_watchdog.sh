@@ -98,7 +98,8 @@ named()
     done
     hospital=$(grep -aE "$line" "$dir/$1.err" | sed -n 's/.*, hospital [0-9]* (\([^)]*\)), phase.*/\1/p' | tail -n 1)
     names=$(grep -aE "rank $2: [0-9]+ train cases: " "$dir/$1/log.txt" | sed 's/.*cases://' | head -n 1)
-    [ -n "$names" ] || [[ $4 != *starting ]] || names=$hospital # not told yet
+    ! grep -aE "$line" "$dir/$1.err" | grep -aq 'before round 1, no hospital yet, phase starting' || return 0
+    [ -n "$names" ] || [[ $4 != *starting && $4 != *yet* ]] || names=$hospital # not told yet
     [ -n "$hospital" ] && [[ " $names " == *" $hospital "* ]] || say "$1: \"$hospital\" is none of \"$names\""
 }
 
@@ -246,11 +247,14 @@ random_injection()
 
 check_random() # NUMBER RANK KIND: and the dead rank's last sign is what was told
 {
-    local name=random_$1 place='(before )?round [0-9]+, hospital [0-9]+ .*, phase [a-z]+'
+    local name=random_$1 hospital='hospital [0-9]+ .*'
+    local place="(round [0-9]+, $hospital|before round 1, ($hospital|no hospital yet)), phase [a-z]+"
     ended "$name" && named "$name" "$2" "$(words "$3")" "$place" || return
     [ "$3" = kill ] || return 0 # the launcher wakes a stopped one, which then gives another sign
     place=$(awk -F ': ' '{ v[$1] = $2 } END { split(v["hospital"], h, " ")
-        printf "%s, hospital %s (%s), phase %s;", v["round"] > 0 ? "round " v["round"] : "before round 1", h[1], h[2], v["phase"] }' \
+        printf "%s, ", v["round"] > 0 ? "round " v["round"] : "before round 1"
+        if (h[1] < 0) printf "no hospital yet"; else printf "hospital %s (%s)", h[1], h[2]
+        printf ", phase %s;", v["phase"] }' \
         "$dir/$name/ranks/rank_000$2.txt")
     grep -aqF "$place" "$dir/$name.err" || say "$name: not told: $place"
 }
