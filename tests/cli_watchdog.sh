@@ -252,7 +252,7 @@ check_random() # NUMBER RANK KIND: and the dead rank's last sign is what was tol
     ended "$name" && named "$name" "$2" "$(words "$3")" "$place" || return
     [ "$3" = kill ] || return 0 # the launcher wakes a stopped one, which then gives another sign
     place=$(awk -F ': ' '{ v[$1] = $2 } END { split(v["hospital"], h, " ")
-        printf "%s, ", v["round"] > 0 ? "round " v["round"] : "before round 1"
+        printf "%s, ", (v["round"] > 0 ? "round " v["round"] : "before round 1")
         if (h[1] < 0) printf "no hospital yet"; else printf "hospital %s (%s)", h[1], h[2]
         printf ", phase %s;", v["phase"] }' \
         "$dir/$name/ranks/rank_000$2.txt")
