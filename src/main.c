@@ -12,6 +12,7 @@
 #include "fed/plan.h"
 #include "fed/preflight.h"
 #include "fed/run.h"
+#include "fed/watchdog.h"
 #include "nn/op_cuda.h"
 #include "privacy/published.h"
 
@@ -137,44 +138,53 @@ static void raise_file_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &files); /* refused: opening one file too many says so */
 }
 
-static fb_status run_or_check(const fb_config *config, const fb_options *options, int dry, int ranks, fb_comm **comm,
-                              fb_device **device, int argc, char **argv)
+/* What `fedbrats train` holds while it runs. */
+typedef struct training {
+    fb_config config;
+    fb_options *options; /* owned, as everything below */
+    fb_comm *comm;
+    fb_device *device;
+    fb_watchdog *watchdog;
+    int dry, dry_ranks; /* --dry-run */
+} training;
+
+static fb_status run_or_check(training *t, int argc, char **argv)
 {
-    fb_status status = fb_device_open(config, *comm, device);
+    FB_TRY(fb_status_agree(t->comm, fb_watchdog_create(fb_comm_rank(t->comm), fb_comm_size(t->comm),
+                                                       t->config.run_watchdog_s, &t->watchdog)));
+    fb_status status = fb_device_open(&t->config, t->comm, &t->device);
     if (status == FB_OK)
-        status = add_nccl(config, fb_device_number(*device), comm);
-    if (dry)
-        return fb_preflight(config, status == FB_OK ? *device : NULL, *comm, ranks, status);
-    return status == FB_OK ? fb_run(config, options, fb_device_ops(*device), *comm, argc, argv) : status;
+        status = add_nccl(&t->config, fb_device_number(t->device), &t->comm);
+    if (t->dry)
+        return fb_preflight(&t->config, status == FB_OK ? t->device : NULL, t->comm, t->dry_ranks, status);
+    FB_TRY(status);
+    return fb_run(&t->config, t->options, fb_device_ops(t->device), t->comm, t->watchdog, argc, argv);
 }
 
 static int train(int argc, char **argv)
 {
-    fb_config config;
-    fb_options *options = NULL;
-    fb_comm *comm = NULL;
-    fb_device *device = NULL;
-    int dry = 0, ranks = 0;
-    fb_status status = fb_preflight_read_flag(&argc, argv, &dry, &ranks);
+    training t = {.options = NULL};
+    fb_status status = fb_preflight_read_flag(&argc, argv, &t.dry, &t.dry_ranks);
     if (status == FB_OK)
-        status = fb_config_read(argc - 1, argv + 1, &config, &options);
+        status = fb_config_read(argc - 1, argv + 1, &t.config, &t.options);
     if (status != FB_OK)
         return report_error(status, 1);
-    fb_log_set_level((fb_log_level)config.run_verbosity);
+    fb_log_set_level((fb_log_level)t.config.run_verbosity);
     raise_file_limit();
-    status = create_comm(&config, &comm);
+    status = create_comm(&t.config, &t.comm);
     if (status != FB_OK) {
-        fb_options_destroy(&options);
+        fb_options_destroy(&t.options);
         return report_error(status, 1);
     }
-    fb_log_set_rank(fb_comm_rank(comm), fb_comm_size(comm));
-    status = run_or_check(&config, options, dry, ranks, &comm, &device, argc, argv);
-    fb_device_close(&device);
-    const int root = fb_comm_rank(comm) == 0;
+    fb_log_set_rank(fb_comm_rank(t.comm), fb_comm_size(t.comm));
+    status = run_or_check(&t, argc, argv);
+    fb_device_close(&t.device);
+    const int root = fb_comm_rank(t.comm) == 0;
     fb_log_set_rank(0, 1); /* an error that the ranks agreed on names its rank itself */
     const int code = report_error(status, root);
-    fb_options_destroy(&options);
-    fb_comm_destroy(&comm);
+    fb_options_destroy(&t.options);
+    fb_comm_destroy(&t.comm);
+    fb_watchdog_destroy(&t.watchdog);
     const fb_status closed = fb_log_open(NULL);
     FB_ASSERT(closed == FB_OK);
     FB_ASSERT(code != FB_EXIT_OK || fb_mem_live_blocks() == 0);

@@ -141,8 +141,8 @@ FNR == 1 {
     statement = ""
     c_file = FILENAME ~ /\.[ch]$/
     ours = c_file && FILENAME ~ /^(src|data_split)\//
-    # One log, one memory count and one set of signals a process, and the error of last resort.
-    stateful = FILENAME ~ /^src\/core\/(log|mem|status|stop)\.c$/
+    # One log, one memory count, one place of work, one wish to stop a process, and the error of last resort.
+    stateful = FILENAME ~ /^src\/core\/(log|mem|progress|status|stop)\.c$/
 }
 
 {

@@ -4,6 +4,7 @@
 #include "comm/comm_impl.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/progress.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,8 +12,10 @@
 
 void fb_comm_destroy(fb_comm **comm)
 {
+    fb_progress_wait_begin();
     if (*comm)
         (*comm)->ops->destroy(*comm);
+    fb_progress_wait_end();
     *comm = NULL;
 }
 
@@ -47,14 +50,24 @@ const char *fb_comm_library(const fb_comm *comm)
     return comm->library;
 }
 
+/* --- what may wait for other ranks, and says so --- */
+
+static fb_status waited(fb_status status)
+{
+    fb_progress_wait_end();
+    return status;
+}
+
 fb_status fb_comm_broadcast(fb_comm *comm, void *buffer, int64_t size_bytes)
 {
-    return comm->ops->broadcast(comm, buffer, size_bytes);
+    fb_progress_wait_begin();
+    return waited(comm->ops->broadcast(comm, buffer, size_bytes));
 }
 
 fb_status fb_comm_gather(fb_comm *comm, const void *buffer, int64_t size_bytes, void *out)
 {
-    return comm->ops->gather(comm, buffer, size_bytes, out);
+    fb_progress_wait_begin();
+    return waited(comm->ops->gather(comm, buffer, size_bytes, out));
 }
 
 static fb_status find_largest(fb_comm *comm, double *value, double *all)
@@ -78,18 +91,21 @@ fb_status fb_comm_largest(fb_comm *comm, double *value)
 
 fb_status fb_comm_send(fb_comm *comm, const void *bytes, int64_t size_bytes)
 {
-    return comm->ops->send(comm, bytes, size_bytes);
+    fb_progress_wait_begin();
+    return waited(comm->ops->send(comm, bytes, size_bytes));
 }
 
 fb_status fb_comm_flush(fb_comm *comm)
 {
-    return comm->ops->flush(comm);
+    fb_progress_wait_begin();
+    return waited(comm->ops->flush(comm));
 }
 
 fb_status fb_comm_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes)
 {
     FB_ASSERT(comm->rank == 0);
-    return comm->ops->receive(comm, bytes, size_bytes);
+    fb_progress_wait_begin();
+    return waited(comm->ops->receive(comm, bytes, size_bytes));
 }
 
 /* --- rank 0's messages to itself --- */

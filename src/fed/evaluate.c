@@ -2,6 +2,7 @@
 #include "fed/evaluate.h"
 
 #include "core/mem.h"
+#include "core/progress.h"
 #include "data/augment.h"
 #include "nn/op_count.h"
 #include "nn/segresnet.h"
@@ -143,6 +144,7 @@ static fb_status slide(fb_evaluator *e, const float *w, const int64_t padded[3])
     for (int64_t i = 0; i < count[0] * count[1] * count[2]; i++) {
         const int64_t index[3] = {i / (count[1] * count[2]), i / count[2] % count[1], i % count[2]};
         int64_t start[3];
+        fb_progress_step();
         for (int axis = 0; axis < 3; axis++)
             start[axis] = fb_window_start(padded[axis], e->window[axis], e->overlap, index[axis]);
         ops->take_window(ops, e->image.data, padded, start, e->window, e->x.data);

@@ -2,6 +2,7 @@
 #include "fed/federation.h"
 
 #include "core/mem.h"
+#include "core/progress.h"
 #include "fed/resume.h"
 #include "fed/schedule.h"
 #include "io/safetensors.h"
@@ -141,6 +142,7 @@ static fb_status open_hospital(fb_federation *federation, fb_hospital *hospital,
     const int pooled = config->run_mode == FB_MODE_CENTRALISED && fb_comm_rank(federation->comm) == 0;
     if (!hospital->mine && !pooled)
         return FB_OK;
+    fb_progress_hospital(hospital->index, fb_hospital_name(federation, hospital->index));
     FB_TRY(fb_shard_open(config->data_shards, federation->cohort->hospitals[hospital->index].file,
                          config->data_cache_bytes, &hospital->shard));
     FB_TRY(fb_federation_check_patch(config, hospital->shard));

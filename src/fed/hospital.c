@@ -2,6 +2,7 @@
 #include "codec/frame.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/range.h"
 #include "core/timer.h"
 #include "fed/federation.h"
@@ -186,6 +187,8 @@ static fb_status train_from_global(fb_federation *federation, fb_hospital *hospi
 static fb_status send_again(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
     fb_hospital_report *report = &hospital->report;
+    fb_progress_hospital(hospital->index, fb_hospital_name(federation, hospital->index));
+    fb_progress_enter(FB_PHASE_PROTECT);
     report->participated = 1;
     report->steps = federation->steps[hospital->index];
     if (keeps_moments(federation))
@@ -267,6 +270,8 @@ fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, ui
     fb_train_dpsgd dpsgd = {.gauss = hospital->gauss, .noise = hospital->noise, .attempt = hospital->letter.attempt};
     if (plans)
         dpsgd.plan = &plans[hospital->index];
+    fb_progress_hospital(hospital->index, fb_hospital_name(federation, hospital->index));
+    fb_progress_enter(FB_PHASE_TRAIN);
     FB_TRY(fb_trainer_run(federation->trainer, &hospital->shard, 1, (uint32_t)hospital->index, round,
                           plans ? &dpsgd : NULL, w, moments, &trained));
     report_dpsgd(federation, hospital, round, &dpsgd.report);
@@ -281,6 +286,7 @@ static fb_status train_and_release(fb_federation *federation, fb_hospital *hospi
 {
     FB_TRY(train_from_global(federation, hospital, info->round));
     const double trained_s = fb_time_s();
+    fb_progress_enter(FB_PHASE_PROTECT);
     fb_range_begin("select, protect and encode");
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
     const fb_status status = release(federation, hospital, info);

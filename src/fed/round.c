@@ -2,6 +2,7 @@
 #include "core/kill.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/range.h"
 #include "core/timer.h"
 #include "fed/federation.h"
@@ -195,6 +196,7 @@ static fb_status train_hospitals(fb_federation *federation, uint32_t round, cons
 
 static fb_status send_messages(fb_federation *federation)
 {
+    fb_progress_enter(FB_PHASE_SEND);
     for (int h = 0; h < federation->hospital_count; h++)
         for (int i = 0; i < federation->hospitals[h].message_count; i++) {
             FB_TRY(fb_comm_send(federation->comm, federation->hospitals[h].messages[i].bytes,
@@ -216,6 +218,7 @@ static void age_moments(fb_federation *federation, const int64_t *participates)
 static fb_status broadcast_model(fb_federation *federation)
 {
     const int64_t size_bytes = federation->subset->count * (int64_t)sizeof(float); /* of a moment */
+    fb_progress_enter(FB_PHASE_BROADCAST);
     fb_status status =
         fb_comm_broadcast(federation->comm, federation->w, federation->params->count * (int64_t)sizeof(float));
     if (status == FB_OK && federation->config->train_momentum == FB_MOMENTUM_AVERAGE) {
@@ -289,6 +292,7 @@ static fb_status train_pooled(fb_federation *federation, uint32_t round)
     fb_train_report trained = {0};
     fb_hospital_report *report = &federation->hospitals[0].report;
     const double start_s = fb_time_s();
+    fb_progress_enter(FB_PHASE_TRAIN);
     FB_TRY(FB_ALLOC(shards, federation->hospital_count, "pooled shards"));
     for (int h = 0; h < federation->hospital_count; h++)
         shards[h] = federation->hospitals[h].shard;
@@ -360,6 +364,8 @@ fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_re
 {
     const double start_s = fb_time_s();
     *times = (fb_round_times){0};
+    fb_progress_round(round);
+    fb_progress_enter(FB_PHASE_PREPARE);
     reset_reports(federation);
     if (federation->config->run_mode == FB_MODE_FEDERATED)
         FB_TRY(federated_round(federation, round));

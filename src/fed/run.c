@@ -5,6 +5,7 @@
 #include "core/kill.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/range.h"
 #include "core/stop.h"
 #include "core/timer.h"
@@ -31,6 +32,7 @@ typedef struct run {
     const fb_options *options;    /* borrowed */
     fb_comm *comm;                /* borrowed */
     const fb_ops *ops;            /* borrowed */
+    fb_watchdog *watchdog;        /* borrowed; NULL: none */
     fb_convolutions convolutions; /* owned, as everything below */
     fb_federation *federation;
     fb_results *results;         /* rank 0 */
@@ -275,6 +277,7 @@ static fb_status ask_for_round(run *r, int64_t round)
 static fb_status evaluate(const run *r, fb_round_figures *figures)
 {
     fb_range_begin("evaluate");
+    fb_progress_enter(FB_PHASE_EVALUATE);
     const fb_status status = fb_score_run(r->federation, &figures->validation, &figures->test);
     fb_range_end();
     return status;
@@ -311,6 +314,7 @@ static fb_status run_round(run *r)
     fb_score_clear(&figures.test);
     if ((round + 1) % r->config->eval_every == 0 || last)
         FB_TRY(evaluate(r, &figures));
+    fb_progress_enter(FB_PHASE_WRITE);
     figures.eval_s = fb_time_s() - eval_start_s;
     figures.round_s = fb_time_s() - start_s;
     FB_TRY(fb_status_agree(r->comm, is_root(r) ? commit_round(r, round, &figures) : FB_OK));
@@ -388,6 +392,7 @@ static fb_status check_cohort(const fb_config *config)
 
 static fb_status start(run *r, int argc, char **argv)
 {
+    FB_TRY(fb_watchdog_meet(r->watchdog, r->comm, r->config->run_output));
     FB_TRY(fb_convolutions_settle(r->config, r->ops, r->comm, &r->convolutions));
     FB_TRY(fb_federation_create(r->config, r->ops, r->comm, r->config->run_output, &r->federation));
     fb_status status = FB_ALLOC(r->reports, r->federation->hospital_count, "reports");
@@ -443,10 +448,16 @@ static void free_run(run *r)
         close(r->folder_lock);
 }
 
-fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm, int argc,
-                 char **argv)
+fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm,
+                 fb_watchdog *watchdog, int argc, char **argv)
 {
-    run r = {.config = config, .options = options, .ops = ops, .comm = comm, .start_s = fb_time_s(), .folder_lock = -1};
+    run r = {.config = config,
+             .options = options,
+             .ops = ops,
+             .comm = comm,
+             .watchdog = watchdog,
+             .start_s = fb_time_s(),
+             .folder_lock = -1};
     fb_folder folder = FB_FOLDER_NEW;
     fb_status status = find_folder(&r, &folder);
     if (status == FB_OK && folder == FB_FOLDER_COMPLETE)
@@ -457,6 +468,7 @@ fb_status fb_run(const fb_config *config, const fb_options *options, const fb_op
     if (status == FB_OK)
         status = run_rounds(&r);
     status = finish(&r, status);
+    fb_progress_enter(FB_PHASE_END);
     fb_stop_ignore();
     free_run(&r);
     return status;

@@ -3,6 +3,7 @@
  * Every case is segmented once, by the rank that has it: validation cases by their hospital's rank, test cases dealt
  * out over all ranks. Counts are integers, so where a case was counted cannot be seen in the result. */
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/stop.h"
 #include "fed/federation.h"
 
@@ -36,6 +37,7 @@ static fb_status count_case(fb_federation *federation, const float *w, fb_shard 
                             fb_counts *counts)
 {
     const fb_volume *volume = NULL;
+    fb_progress_step();
     FB_TRY(fb_stop_check(federation->config->run_grace_s));
     FB_TRY(fb_shard_volume(shard, split, index, &volume));
     return fb_error_context(fb_evaluator_case(federation->evaluator, w, volume, counts), "evaluating %s",
@@ -57,6 +59,8 @@ static fb_status count_validation(fb_federation *federation, const float *w, int
     for (int h = 0; h < federation->hospital_count; h++) {
         const int64_t cases = federation->cohort->hospitals[h].validation_cases;
         fb_hospital *hospital = &federation->hospitals[h];
+        if (hospital->mine)
+            fb_progress_hospital(h, fb_hospital_name(federation, h));
         for (int64_t i = 0; i < cases && hospital->mine && (only < 0 || only == h); i++)
             FB_TRY(count_case(federation, w, hospital->shard, FB_SPLIT_VALIDATION, i, &counts[base + i]));
         base += cases;

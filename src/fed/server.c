@@ -8,6 +8,7 @@
 #include "codec/frame.h"
 #include "core/kill.h"
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/timer.h"
 #include "fed/federation.h"
 
@@ -193,6 +194,7 @@ fb_status fb_server_round(fb_federation *federation, uint32_t round, const int64
 {
     server s = {.federation = federation, .round = round, .participates = participates, .model_hash = model_hash};
     fb_status status = FB_OK;
+    fb_progress_enter(FB_PHASE_AGGREGATE);
     for (int message = 0; message < FB_MESSAGES_MAX; message++)
         if (sum_of(federation, message))
             fb_aggregate_reset(sum_of(federation, message));

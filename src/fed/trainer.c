@@ -2,6 +2,7 @@
 #include "fed/trainer.h"
 
 #include "core/mem.h"
+#include "core/progress.h"
 #include "core/range.h"
 #include "core/stop.h"
 #include "core/timer.h"
@@ -285,6 +286,7 @@ static fb_status see_case(training *t, int64_t number, fb_rng where, uint32_t sa
     fb_shard *shard = pooled_case(t, &number);
     FB_TRY(fb_stop_check(t->trainer->config->run_grace_s));
     t->samples++;
+    fb_progress_step();
     return differentiate(t->trainer, shard, number, where, sample);
 }
 
