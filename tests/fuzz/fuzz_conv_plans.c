@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conv-plans.txt: the table of convolutions, read for activations in float32 and in bfloat16. What is accepted is
+ * printed, with and without times, and read again to the same.
+ */
+#include "fuzz.h"
+
+#include "nn/conv_choice.h"
+
+enum { LIMIT_BYTES = 16 << 20 };
+
+static void print_and_read(const fb_conv_choices *choices)
+{
+    fb_conv_choices again;
+    char *text = NULL, *timed = NULL, *twice = NULL;
+    fuzz_must(fb_conv_choices_print(choices, 0, &text));
+    fuzz_must(fb_conv_choices_print(choices, 1, &timed));
+    fuzz_must(fb_conv_choices_parse(timed, choices->act, &again));
+    fuzz_must(fb_conv_choices_print(&again, 0, &twice));
+    FB_ASSERT(again.count == choices->count && strcmp(text, twice) == 0);
+    for (int i = 0; i < choices->count; i++)
+        FB_ASSERT(fb_conv_choices_find(&again, &choices->items[i].shape, choices->items[i].direction) == i);
+    fb_conv_choices_free(&again);
+    FB_FREE(text);
+    FB_FREE(timed);
+    FB_FREE(twice);
+}
+
+static void read_as(const char *text, fb_act_type act)
+{
+    fb_conv_choices choices;
+    fb_status status = fb_conv_choices_parse(text, act, &choices);
+    if (status != FB_OK) {
+        FB_ASSERT(choices.items == NULL && choices.count == 0);
+        fuzz_refused(&status);
+        return;
+    }
+    for (int i = 0; i < choices.count; i++)
+        choices.items[i].ms = choices.items[i].own_ms = 0.25;
+    print_and_read(&choices);
+    fb_conv_choices_free(&choices);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char text[FUZZ_INPUT_MAX + 1];
+    if (size > FUZZ_INPUT_MAX)
+        return 0;
+    memcpy(text, data, size);
+    text[size] = '\0';
+    read_as(text, FB_ACT_F32);
+    read_as(text, FB_ACT_BF16);
+    return fuzz_end(LIMIT_BYTES);
+}
