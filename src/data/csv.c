@@ -71,13 +71,16 @@ static fb_status check_header(const fb_csv *csv)
 /* `text` is the table without byte order mark and without line ends at its end. */
 static fb_status cut_table(fb_csv *csv, char *text)
 {
-    int64_t lines = 1, line = 0;
-    for (const char *c = text; *c; c++)
+    int64_t lines = 1, fields = 1, line = 0;
+    for (const char *c = text; *c; c++) {
         lines += *c == '\n';
+        fields += *c == '\n' || *c == ',';
+    }
     csv->columns = count_columns(text);
     if (csv->columns > COLUMNS_MAX)
         return FB_FAIL("%s:1: %d columns exceed the limit of %d", csv->path, csv->columns, COLUMNS_MAX);
-    FB_TRY(FB_ALLOC(csv->field, lines * csv->columns, csv->path));
+    /* Not lines * columns: of lines that turn out to be too short there may be many. */
+    FB_TRY(FB_ALLOC(csv->field, fields, csv->path));
     for (; text; line++) {
         char *start = take_line(&text);
         FB_TRY(cut_line(csv, start, line + 1, csv->field + line * csv->columns));

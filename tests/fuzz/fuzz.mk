@@ -22,13 +22,14 @@ COVERAGE := $(BUILD)/coverage
 # The parsers and what they stand on: no MPI, no CUDA, no OpenMP.
 SRC := $(filter-out src/core/range_cuda%,$(wildcard src/core/*.c)) $(wildcard src/config/*.c src/codec/*.c) \
        $(addprefix src/data/,checksums.c cohort.c csv.c shard.c volume.c) \
-       $(addprefix src/privacy/,ledger.c update.c) src/io/safetensors.c $(addprefix src/nn/,conv_choice.c conv_cudnn_choice.c) \
+       $(addprefix src/privacy/,ledger.c update.c) src/io/safetensors.c src/io/state.c \
+       $(addprefix src/nn/,conv_choice.c conv_cudnn_choice.c) \
        $(addprefix data_split/,nifti.c nifti_header.c nifti_write.c partition.c partition_draw.c)
 
 # In order of target: the files whose lines make fuzz-coverage counts.
 PARSERS := src/config/options.c src/config/option_value.c src/config/config.c data_split/nifti_header.c data_split/nifti.c \
            src/data/csv.c data_split/partition.c src/codec/frame.c src/codec/index.c src/codec/bits.h src/data/cohort.c \
-           src/data/checksums.c src/privacy/ledger.c src/io/safetensors.c src/nn/conv_choice.c src/nn/conv_cudnn_choice.c
+           src/data/checksums.c src/privacy/ledger.c src/io/safetensors.c src/io/state.c src/nn/conv_choice.c src/nn/conv_cudnn_choice.c
 
 PKG := pkg-config
 isystem = $(patsubst -I%,-isystem%,$(1))
@@ -59,10 +60,11 @@ coverage: $(FUZZ_TARGETS:%=$(COVERAGE)/fuzz_%)
 	    LLVM_PROFILE_FILE=$(COVERAGE)/$$t.profraw $(COVERAGE)/fuzz_$$t tests/fuzz/corpus/$$t > /dev/null || exit 1; \
 	done
 	@llvm-profdata-14 merge -o $(COVERAGE)/all.profdata $(FUZZ_TARGETS:%=$(COVERAGE)/%.profraw)
-	@llvm-cov-14 report -instr-profile=$(COVERAGE)/all.profdata $(FUZZ_TARGETS:%=-object $(COVERAGE)/fuzz_%) $(PARSERS)
+	@llvm-cov-14 report $(COVERAGE)/fuzz_$(firstword $(FUZZ_TARGETS)) -instr-profile=$(COVERAGE)/all.profdata \
+	    $(patsubst %,-object $(COVERAGE)/fuzz_%,$(wordlist 2,99,$(FUZZ_TARGETS))) $(abspath $(PARSERS))
 
 # clang's own pattern of a build: with libFuzzer and sanitizers, or with counters.
-$(BUILD)/%.o: flags = -fsanitize=fuzzer-no-link $(SANITIZE)
+$(BUILD)/%.o: flags = -fsanitize=fuzzer-no-link -fsanitize-coverage-ignorelist=tests/fuzz/no_feedback.txt $(SANITIZE)
 $(COVERAGE)/%.o: flags = -fprofile-instr-generate -fcoverage-mapping
 define compile
 @mkdir -p $(@D)

@@ -9,10 +9,9 @@
 
 enum { ARGS_MAX = 16, LIMIT_BYTES = 4 << 20, INI_LINE_MAX = 198 /* characters that libinih takes */ };
 
-/* Cuts the arguments off `text` (0-terminated); returns the rest. argv[0] is left alone. */
+/* Cuts the arguments off `text` (0-terminated) and appends them to argv; returns the rest. */
 static char *take_arguments(char *text, char *argv[ARGS_MAX], int *argc)
 {
-    *argc = 1;
     while (text[0] == '-' && text[1] == '-' && *argc < ARGS_MAX) {
         argv[(*argc)++] = text;
         text += strcspn(text, "\n");
@@ -69,17 +68,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     fb_config config;
     fb_options *options = NULL;
-    char text[FUZZ_INPUT_MAX + 1], path[FB_PATH_CHARS], name[] = "fuzz", *argv[ARGS_MAX + 2] = {name};
-    int argc = 0;
+    char text[FUZZ_INPUT_MAX + 1], path[FB_PATH_CHARS], name[] = "fuzz", *argv[ARGS_MAX + 1] = {name, path};
+    int argc = 2;
     if (size > FUZZ_INPUT_MAX)
         return 0;
     memcpy(text, data, size);
     text[size] = '\0';
     char *ini = take_arguments(text, argv, &argc);
-    if (ini != text + size) {
-        snprintf(path, sizeof path, "%s", fuzz_file(ini, (size_t)(text + size - ini)));
-        argv[argc++] = path;
-    }
+    snprintf(path, sizeof path, "%s", fuzz_file(ini, (size_t)(text + size - ini)));
     const int zeros = memchr(ini, '\0', (size_t)(text + size - ini)) != NULL;
     fb_status status = fb_config_read(argc, argv, &config, &options);
     FB_ASSERT(status != FB_OK || !zeros);

@@ -90,7 +90,7 @@ def nifti_volume():
     yield "gz-members", stored(volume[:300]) + gzip.compress(volume[300:], 9, mtime=0)
     yield "gz-cut", gzip.compress(volume, 9, mtime=0)[:-9]
     yield "gz-longer", stored(volume + b"x")
-    yield "gz-zeros", gzip.compress(nifti_bytes(shape=(64, 64, 64), datatype=2, data=bytes(64**3)), 9, mtime=0)
+    yield "gz-zeros", gzip.compress(nifti_bytes(shape=(41, 41, 41), datatype=2, data=bytes(41**3)), 9, mtime=0)
     yield "gz-liar", gzip.compress(nifti_bytes(shape=(1024, 1024, 256), datatype=64, data=b""), 9, mtime=0)
     yield "gz-big-endian", stored(nifti_bytes(order=">", datatype=64))
     yield "nan-voxel", nifti_bytes(datatype=16, data=struct.pack("<12f", *[float("nan")] * 12))
@@ -117,7 +117,7 @@ def manifest():
     yield "test-only", b"hospital,split\nA,test\n"
     yield "split", b"hospital,split\nA,trian\n"
     yield "four", b"split,hospital\n" + b"".join(b"train,%d\n" % i for i in range(4))
-    yield "wide", b",".join(b"%d" % i for i in range(64)) + b"\n" + b"\n" * 64
+    yield "wide", b",".join(b"%d" % i for i in range(64)) + b"\n" * 3000 + b"x"
 
 
 def checksums():
@@ -230,8 +230,38 @@ def conv_plans():
     yield "form", head + b"conv 1\n"
 
 
+def state_bytes(sections, count=None, mode=0, magic=b"FBSTATE1"):
+    text = magic + struct.pack("<q", len(sections) if count is None else count)
+    for name, data in sections:
+        text += name.ljust(48, b"\0") + struct.pack("<q", len(data))
+    text += b"".join(data for _, data in sections)
+    return bytes([mode]) + text + hashlib.sha256(text).hexdigest().encode()
+
+
+def state():
+    """Mode byte, state file."""
+    three = [(b"round", struct.pack("<q", 7)), (b"moments/3", bytes(range(40))), (b"empty", b"")]
+    whole = state_bytes(three, mode=1)
+    yield "whole", whole
+    yield "repaired", state_bytes(three)
+    yield "none", state_bytes([])
+    yield "many", state_bytes([(b"s%d" % i, b"") for i in range(64)])
+    yield "too-many", state_bytes([], count=1 << 60)
+    yield "negative", state_bytes([], count=-1)
+    yield "twice", state_bytes([(b"a", b"1"), (b"a", b"2")])
+    yield "no-name", state_bytes([(b"", b"1")])
+    yield "blank", state_bytes([(b"a b", b"1")])
+    yield "full-name", state_bytes([(b"x" * 48, b"1")])
+    yield "longer", state_bytes(three).replace(struct.pack("<q", 40), struct.pack("<q", 1 << 62))
+    yield "behind", state_bytes(three).replace(struct.pack("<q", 40), struct.pack("<q", 39))
+    yield "magic", state_bytes(three, magic=b"FBSTATE2")
+    yield "damaged", whole[:-1] + b"x"
+    yield "short", whole[:60]
+
+
 def main():
-    makers = (config, nifti_header, nifti_volume, partition, manifest, checksums, frame, ledger, safetensors, conv_plans)
+    makers = (config, nifti_header, nifti_volume, partition, manifest, checksums, frame, ledger, safetensors, state,
+              conv_plans)
     for make in makers:
         folder = os.path.join(sys.argv[1], make.__name__)
         os.makedirs(folder, exist_ok=True)
