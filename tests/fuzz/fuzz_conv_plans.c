@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * conv-plans.txt: the table of convolutions, read for activations in float32 and in bfloat16. What is accepted is
- * printed, with and without times, and read again to the same.
+ * printed as it was but for comments, with and without times, and read again to the same.
  */
 #include "fuzz.h"
 
@@ -9,11 +9,21 @@
 
 enum { LIMIT_BYTES = 16 << 20 };
 
-static void print_and_read(const fb_conv_choices *choices)
+/* Lines end alike, but for the last. */
+static int same_text(const char *a, const char *b)
+{
+    const size_t a_chars = strlen(a), b_chars = strlen(b), less = a_chars < b_chars ? a_chars : b_chars;
+    const size_t more = a_chars + b_chars - less;
+    return strncmp(a, b, less) == 0 &&
+           (more == less || (more == less + 1 && (a_chars > b_chars ? a : b)[less] == '\n'));
+}
+
+static void print_and_read(const fb_conv_choices *choices, const char *from)
 {
     fb_conv_choices again;
     char *text = NULL, *timed = NULL, *twice = NULL;
     fuzz_must(fb_conv_choices_print(choices, 0, &text));
+    FB_ASSERT(strstr(from, " # ") != NULL || same_text(text, from));
     fuzz_must(fb_conv_choices_print(choices, 1, &timed));
     fuzz_must(fb_conv_choices_parse(timed, choices->act, &again));
     fuzz_must(fb_conv_choices_print(&again, 0, &twice));
@@ -37,7 +47,7 @@ static void read_as(const char *text, fb_act_type act)
     }
     for (int i = 0; i < choices.count; i++)
         choices.items[i].ms = choices.items[i].own_ms = 0.25;
-    print_and_read(&choices);
+    print_and_read(&choices, text);
     fb_conv_choices_free(&choices);
 }
 

@@ -2,15 +2,23 @@
  *
  * A hospital's message. First byte of the input: bit 0 leaves payload size and CRC-32C of the header as they are, which
  * are otherwise made right, so that what lies behind them is reached; bit 1 gives the decoder public indices. The rest
- * is the message. What is decoded is encoded and decoded again to the same update; the same message is refused as the
- * answer to another round, hospital, number of steps, model or size.
+ * is the message. What is decoded is encoded, under the same codes to the same bytes, and decoded again to the same
+ * update; the same message is refused as the answer to another round, hospital, number of steps, model or size.
  */
 #include "fuzz.h"
 
 #include "codec/frame.h"
 
 /* The header's fields, as codec/frame.c lists them. */
-enum { HEADER_BYTES = 76, N_OFFSET = 24, PAYLOAD_OFFSET = 64, CRC_OFFSET = 72, VALUE_BITS_OFFSET = 44 };
+enum {
+    HEADER_BYTES = 76,
+    N_OFFSET = 24,
+    PAYLOAD_OFFSET = 64,
+    CRC_OFFSET = 72,
+    VALUE_BITS_OFFSET = 44,
+    RICE_OFFSET = 45,
+    CODING_OFFSET = 6
+};
 
 /* A value takes a bit of a message and eight bytes in memory, an index a bit and four. */
 enum { N_MAX = 1 << 15, LIMIT_BYTES = 2 * 8 * 12 * FUZZ_INPUT_MAX };
@@ -50,16 +58,18 @@ static void check_update(const fb_update *update, int64_t max_count)
     }
 }
 
-/* As wide as the message had its values, or wider. */
-static void encode_and_decode(const fb_frame_info *info, fb_update *update, int least_bits, const uint32_t *implied)
+static void encode_and_decode(const fb_frame_info *info, fb_update *update, const uint8_t *message, int64_t size,
+                              const uint32_t *implied)
 {
     uint8_t *bytes = NULL;
     int64_t size_bytes = 0, count = 0;
     fb_update again = {0};
-    update->least_bits = least_bits;
+    update->least_bits = message[VALUE_BITS_OFFSET];
     fuzz_must(fb_frame_encode(info, update, implied != NULL, &bytes, &size_bytes));
     fuzz_must(fb_frame_peek_count(bytes, size_bytes, &count));
     FB_ASSERT(count == update->count);
+    if (bytes[CODING_OFFSET] == message[CODING_OFFSET] && bytes[RICE_OFFSET] == message[RICE_OFFSET])
+        FB_ASSERT(size_bytes == size && memcmp(bytes, message, (size_t)size) == 0);
     fuzz_must(fb_frame_decode(bytes, size_bytes, info, update->n, update->count, implied, update->count, &again));
     FB_ASSERT(same(update, &again));
     fb_update_free(&again);
@@ -132,8 +142,7 @@ static void decode(const uint8_t *message, int64_t size, int public_indices)
         FB_ASSERT(update.index == NULL && update.f32 == NULL && update.grid == NULL);
     } else {
         check_update(&update, n);
-        encode_and_decode(&info, &update, message[VALUE_BITS_OFFSET], index);
-        encode_and_decode(&info, &update, 0, index);
+        encode_and_decode(&info, &update, message, size, index);
         refuse_others(message, size, &info, &update, index);
         fb_update_free(&update);
     }

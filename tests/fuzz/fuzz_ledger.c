@@ -2,7 +2,7 @@
  *
  * A privacy ledger. When the first byte of the input is '=', the rest is the file as it is; otherwise the chain of
  * every line is made right, so that what lies behind it is reached. What is accepted has lost at most a torn last line,
- * can be opened again to the same, and takes a release.
+ * has its entries spelled as they are written, can be opened again to the same, and takes a release.
  */
 #include "fuzz.h"
 
@@ -40,6 +40,21 @@ static void check_file(const char *path, const char *text, size_t size)
     fuzz_must(fb_file_read(path, FUZZ_INPUT_MAX, &found, &found_bytes));
     FB_ASSERT(found_bytes == (int64_t)size && memcmp(found, text, size) == 0);
     FB_FREE(found);
+}
+
+/* The last attempt of each of the first rounds, as ledger.h describes a line, is in the text. */
+static void check_spelling(const fb_ledger *ledger, const char *text, size_t size)
+{
+    char line[256];
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        const fb_ledger_entry *entry = fb_ledger_last(ledger, round);
+        if (!entry)
+            continue;
+        const int chars =
+            snprintf(line, sizeof line, "\n%u %u %u %lld %lld %s ", entry->attempt, entry->round, entry->hospital,
+                     (long long)entry->steps, (long long)entry->count, entry->message_sha256);
+        FB_ASSERT(memmem(text, size, line, (size_t)chars) != NULL);
+    }
 }
 
 static void open_again(const char *path, int64_t releases, const fb_ledger_entry *last)
@@ -84,6 +99,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_refused(&status);
     } else {
         check_file(path, text, size);
+        check_spelling(ledger, text, size);
         accepted(path, ledger);
     }
     return fuzz_end(LIMIT_BYTES);

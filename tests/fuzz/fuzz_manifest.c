@@ -42,6 +42,7 @@ static void write_and_read(const fb_cohort *cohort)
     size_t chars = (size_t)snprintf(text, sizeof text, "Hospital,split\n");
     for (int h = 0; h < cohort->hospital_count; h++) {
         const fb_cohort_hospital *hospital = &cohort->hospitals[h];
+        FB_ASSERT(hospital->train_cases > 0);
         chars = print_rows(text, chars, hospital->train_cases, hospital->name, FB_SPLIT_TRAIN);
         chars = print_rows(text, chars, hospital->validation_cases, hospital->name, FB_SPLIT_VALIDATION);
     }

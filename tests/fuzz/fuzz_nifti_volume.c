@@ -6,6 +6,7 @@
 #include "fuzz_folder.h"
 
 #include "nifti.h"
+#include "nifti_header.h"
 
 #include <math.h>
 
@@ -26,6 +27,17 @@ static void check_same(const fb_nifti *a, const fb_nifti *b)
     for (int row = 0; row < 3; row++)
         for (int column = 0; column < 4; column++) /* in the file it is float32 */
             FB_ASSERT((float)a->affine[row][column] == (float)b->affine[row][column]);
+}
+
+/* Not a byte more or less than the header says, and the header's shape. */
+static void check_against_header(const fb_nifti *nifti, const uint8_t *data, size_t size)
+{
+    fb_nifti_header header;
+    if (data[0] == 0x1f && data[1] == 0x8b)
+        return;
+    fuzz_must(fb_nifti_header_parse("input", data, &header));
+    FB_ASSERT((int64_t)size == header.data_offset + header.voxels * header.type_bytes);
+    FB_ASSERT(memcmp(nifti->shape, header.shape, sizeof header.shape) == 0);
 }
 
 static void write_and_read(const fb_nifti *nifti, const char *name)
@@ -52,6 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (int64_t i = 0; i < voxels(nifti); i++)
         FB_ASSERT(isfinite(nifti->data[i]));
+    check_against_header(nifti, data, size);
     write_and_read(nifti, "again.nii");
     if (voxels(nifti) <= FUZZ_INPUT_MAX)
         write_and_read(nifti, "again.nii.gz");

@@ -5,6 +5,7 @@
  */
 #include "fuzz.h"
 
+#include "data/csv.h"
 #include "partition.h"
 
 enum { CASES = 4, LIMIT_BYTES = 32 * FUZZ_INPUT_MAX };
@@ -49,6 +50,15 @@ static void write_and_read(const fb_partition *partition, const fb_cases *cohort
     fb_partition_free(&again);
 }
 
+/* A line for every subject, none twice. */
+static void check_lines(const uint8_t *data, size_t size)
+{
+    fb_csv *csv = NULL;
+    fuzz_must(fb_csv_read(fuzz_file(data, size), &csv));
+    FB_ASSERT(fb_csv_rows(csv) == CASES);
+    fb_csv_free(&csv);
+}
+
 static void draw(fb_partition *partition, const fb_cases *cohort)
 {
     fb_status status = fb_partition_draw(partition, cohort, 0.25, 0.25, 7);
@@ -78,6 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FB_ASSERT(partition == NULL);
         fuzz_refused(&status);
     } else {
+        check_lines(data, size);
         write_and_read(partition, &cohort);
         draw(partition, &cohort);
         fb_partition_free(&partition);

@@ -20,7 +20,10 @@ def config():
         b"[run]\noutput = out ; a comment\npreset = svt\nseed = 9007199254740991\n\n[data]\nshards = shards\n"
         b"patch = 16x32x32\n# more\n[privacy]\nclip = inf\nepsilon_answer = 1e15\nclip_answers = no\n"
     )
-    yield "both", b"--run.output=a b\n--run.preset=percentile\n\n[model]\nfilters = 16\nblocks_down = 1\n[eval]\nwindow=24\n"
+    yield "both", (b"--run.output=a b\n--run.preset=percentile\n\n"
+                   b"[model]\nfilters = 16\nblocks_down = 1\n[eval]\nwindow=24\n")
+    yield "semicolon", b"--run.output=a ;b\n--data.shards=s\n"
+    yield "zero", b"[run]\nseed = 1\0 2"
     yield "published", b"--run.preset=svt-as-published\n--privacy.delta=0\n--federation.rounds=7\n"
     yield "unknown", b"--privacy.epsilom_query=1\n"
     yield "twice", b"[train]\nepochs = 2\nepochs = 3\n"
@@ -219,12 +222,13 @@ def conv_plans():
     head = b"convolutions of fedbrats, format 1, bf16\n"
     conv = b"conv 64 x 64 x 64, 16 to 16 channels, kernel 3, stride 1, "
     yield "own", head + conv + b"forward: own # 0.081 ms\n"
-    yield "cudnn", (head + conv + b"backward weights: bf16-gradient-f32 cudnn 9.19.0 engine 69 knobs 17=16,2=-1 workspace 32"
-                    b" # 0.102 ms, own 0.243 ms\n" + conv + b"backward data: bf16 cudnn 9.15.1 engine 0 knobs - workspace 0\n")
-    yield "f32", head.replace(b"bf16", b"f32") + conv + b"forward: f32 cudnn 9.15.1 engine 3 knobs - workspace 0\n"
+    plan = b"cudnn 9.15.1 engine 3 knobs - workspace 0\n"
+    yield "cudnn", (head + conv + b"backward weights: bf16-gradient-f32 cudnn 9.19.0 engine 69 knobs 17=16,2=-1 "
+                    b"workspace 32 # 0.102 ms, own 0.243 ms\n" + conv + b"backward data: bf16 " + plan)
+    yield "f32", head.replace(b"bf16", b"f32") + conv + b"forward: f32 " + plan
     yield "twice", head + 2 * (conv + b"forward: own\n")
-    yield "precision", head + conv + b"forward: tf32 cudnn 9.15.1 engine 3 knobs - workspace 0\n"
-    yield "logits", head + conv.replace(b"to 16", b"to 3") + b"forward: bf16 cudnn 9.15.1 engine 3 knobs - workspace 0\n"
+    yield "precision", head + conv + b"forward: tf32 " + plan
+    yield "logits", head + conv.replace(b"to 16", b"to 3") + b"forward: bf16 " + plan
     yield "direction", head + conv + b"backwards: own\n"
     yield "title", b"convolutions\n"
     yield "form", head + b"conv 1\n"

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Runs fuzz targets one after the other (make fuzz): tests/fuzz/run.sh BUILD TARGET...
-# A target starts from its corpus in the tree and from what earlier runs left in BUILD/corpus, where it adds what is new.
+# A target starts from its corpus in the tree and from what earlier runs left in BUILD/corpus, where it adds what is
+# new.
 # What makes it fail is kept in BUILD/crash-TARGET-*, and run once more to show what it says: while it fuzzes, the
 # standard error of the program itself is closed. Environment: FUZZ_SECONDS, FUZZ_RUNS (-1: no limit).
 set -u
@@ -27,11 +28,13 @@ for target in "$@"; do
         /^stat::number_of_executed_units/ { runs = $2 }
         /^stat::average_exec_per_sec/ { rate = $2 }
         /^stat::peak_rss_mb/ { rss = $2 }
-        END { printf "%-14s %10d executions, %7d a second, %5d edges, %4d MiB: %s\n", name, runs, rate, edges, rss, verdict }
+        END { printf "%-14s %10d executions, %7d a second, %5d edges, %4d MiB: %s\n", name, runs, rate, edges, rss,
+              verdict }
     ' "$log"
     [ "$verdict" != ok ] || continue
     found=$(sed -n 's/.*Test unit written to //p' "$log" | head -n 1)
     echo "    $found"
-    [ ! -f "$found" ] || "$build/fuzz_$target" "$found" 2>&1 | grep -aE 'ERROR|runtime error|bug:|unexpected:' | sed 's/^/    /'
+    [ ! -f "$found" ] || "$build/fuzz_$target" "$found" 2>&1 |
+        grep -aE 'ERROR|runtime error|bug:|unexpected:' | sed 's/^/    /'
 done
 exit $failed
