@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { FUZZ_INPUT_MAX = 4096 }; /* bytes; longer inputs show nothing new */
@@ -52,10 +53,12 @@ static inline void fuzz_must(fb_status status)
     abort();
 }
 
-/* Ends an input: all memory is freed, and it never was more than limit_bytes. Returns what libFuzzer wants. */
-static inline int fuzz_end(int64_t limit_bytes)
+/* Ends an input that began at clock() == start: all memory is freed, it never was more than limit_bytes, and it took
+ * less than a second of this processor, however busy that is. Returns what libFuzzer wants. */
+static inline int fuzz_end(clock_t start, int64_t limit_bytes)
 {
     FB_ASSERT(fb_mem_live_blocks() == 0);
     FB_ASSERT(fb_mem_peak_bytes() <= limit_bytes);
+    FB_ASSERT(clock() - start < CLOCKS_PER_SEC);
     return 0;
 }

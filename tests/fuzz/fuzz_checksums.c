@@ -23,6 +23,7 @@ static int has_line(const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     char text[FUZZ_INPUT_MAX + 1];
     const char *const names[] = {NAME};
     if (size > FUZZ_INPUT_MAX)
@@ -39,5 +40,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_must(fb_checksums_write(fuzz_folder(), names, 1));
         fuzz_must(fb_checksums_verify(fuzz_folder(), NAME));
     }
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

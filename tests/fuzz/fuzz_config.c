@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The configuration: lines that begin with "--" up to the first other line are the command line, the rest is the INI
- * file. What is accepted is printed as the options used and read again to the same values.
+ * The configuration: lines that begin with "-" up to the first other line are the command line, the rest is the INI
+ * file; "--help" shows the table. What is accepted is printed as the options used and read again to the same values.
  */
 #include "fuzz.h"
 
@@ -12,7 +12,7 @@ enum { ARGS_MAX = 16, LIMIT_BYTES = 4 << 20, INI_LINE_MAX = 198 /* characters th
 /* Cuts the arguments off `text` (0-terminated) and appends them to argv; returns the rest. */
 static char *take_arguments(char *text, char *argv[ARGS_MAX], int *argc)
 {
-    while (text[0] == '-' && text[1] == '-' && *argc < ARGS_MAX) {
+    while (text[0] == '-' && *argc < ARGS_MAX) {
         argv[(*argc)++] = text;
         text += strcspn(text, "\n");
         if (*text != '\0')
@@ -44,8 +44,8 @@ static void read_again(const fb_config *config, const char *used)
     const fb_option *table = fb_config_table(&count);
     fuzz_must(fb_config_read_plan(2, argv, &again, &options));
     for (int i = 0; i < count; i++) {
-        fb_options_format(&table[i], config, was);
-        fb_options_format(&table[i], &again, is);
+        fb_config_text(config, table[i].section, table[i].key, was);
+        fb_config_text(&again, table[i].section, table[i].key, is);
         FB_ASSERT(strcmp(was, is) == 0);
     }
     fb_options_destroy(&options);
@@ -64,8 +64,24 @@ static void accepted(const fb_config *config, const fb_options *options)
     free(used);
 }
 
+static void show_help(void)
+{
+    char *text = NULL;
+    size_t size = 0;
+    int count = 0;
+    const fb_option *table = fb_config_table(&count);
+    FILE *stream = open_memstream(&text, &size);
+    FB_ASSERT(stream != NULL);
+    fb_options_help(stream, table, count);
+    FB_ASSERT(fclose(stream) == 0);
+    for (int i = 0; i < count; i++)
+        FB_ASSERT(strstr(text, table[i].key) != NULL && strstr(text, table[i].help) != NULL);
+    free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     fb_config config;
     fb_options *options = NULL;
     char text[FUZZ_INPUT_MAX + 1], path[FB_PATH_CHARS], name[] = "fuzz", *argv[ARGS_MAX + 1] = {name, path};
@@ -76,6 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text[size] = '\0';
     char *ini = take_arguments(text, argv, &argc);
     snprintf(path, sizeof path, "%s", fuzz_file(ini, (size_t)(text + size - ini)));
+    if (fb_options_wants(argc, argv, "--help"))
+        show_help();
     const int zeros = memchr(ini, '\0', (size_t)(text + size - ini)) != NULL;
     fb_status status = fb_config_read(argc, argv, &config, &options);
     FB_ASSERT(status != FB_OK || !zeros);
@@ -86,5 +104,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         accepted(&config, options);
         fb_options_destroy(&options);
     }
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

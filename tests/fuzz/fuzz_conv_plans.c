@@ -28,8 +28,11 @@ static void print_and_read(const fb_conv_choices *choices, const char *from)
     fuzz_must(fb_conv_choices_parse(timed, choices->act, &again));
     fuzz_must(fb_conv_choices_print(&again, 0, &twice));
     FB_ASSERT(again.count == choices->count && strcmp(text, twice) == 0);
-    for (int i = 0; i < choices->count; i++)
-        FB_ASSERT(fb_conv_choices_find(&again, &choices->items[i].shape, choices->items[i].direction) == i);
+    for (int i = 0; i < choices->count; i++) {
+        const fb_conv_choice *item = &choices->items[i];
+        FB_ASSERT(fb_conv_choices_find(&again, &item->shape, item->direction) == i);
+        FB_ASSERT(fb_cudnn_choice_equal(&again.items[i].plan, &item->plan));
+    }
     fb_conv_choices_free(&again);
     FB_FREE(text);
     FB_FREE(timed);
@@ -53,6 +56,7 @@ static void read_as(const char *text, fb_act_type act)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     char text[FUZZ_INPUT_MAX + 1];
     if (size > FUZZ_INPUT_MAX)
         return 0;
@@ -60,5 +64,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     text[size] = '\0';
     read_as(text, FB_ACT_F32);
     read_as(text, FB_ACT_BF16);
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

@@ -77,10 +77,10 @@ static void encode_and_decode(const fb_frame_info *info, fb_update *update, cons
 }
 
 static void must_refuse(const uint8_t *message, int64_t size, const fb_frame_info *expected, int64_t n, int64_t count,
-                        const uint32_t *implied)
+                        const uint32_t *implied, int64_t implied_count)
 {
     fb_update none = {0};
-    fb_status status = fb_frame_decode(message, size, expected, n, count, implied, count, &none);
+    fb_status status = fb_frame_decode(message, size, expected, n, count, implied, implied_count, &none);
     fuzz_refused(&status);
     FB_ASSERT(none.index == NULL && none.f32 == NULL && none.grid == NULL);
 }
@@ -95,10 +95,12 @@ static void refuse_others(const uint8_t *message, int64_t size, const fb_frame_i
     other[2].steps ^= 1;
     other[3].model_hash[15] ^= 1;
     for (int i = 0; i < 4; i++)
-        must_refuse(message, size, &other[i], update->n, update->count, implied);
-    must_refuse(message, size, info, update->n + 1, update->count, implied);
+        must_refuse(message, size, &other[i], update->n, update->count, implied, update->count);
+    must_refuse(message, size, info, update->n + 1, update->count, implied, update->count);
+    if (implied)
+        must_refuse(message, size, info, update->n, update->count, implied, update->count + 1);
     if (update->count > 0)
-        must_refuse(message, size, info, update->n, update->count - 1, implied);
+        must_refuse(message, size, info, update->n, update->count - 1, implied, update->count);
 }
 
 /* n of a model that the message could be for */
@@ -128,7 +130,7 @@ static void decode(const uint8_t *message, int64_t size, int public_indices)
     fb_error_free(&of_count);
     if (status != FB_OK) {
         fuzz_refused(&status);
-        must_refuse(message, size, &info, 100, 100, NULL);
+        must_refuse(message, size, &info, 100, 100, NULL, 0);
         return;
     }
     const int64_t n = wanted_n(message);
@@ -151,6 +153,7 @@ static void decode(const uint8_t *message, int64_t size, int public_indices)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     uint8_t message[FUZZ_INPUT_MAX];
     if (size < 1 || size > FUZZ_INPUT_MAX)
         return 0;
@@ -159,5 +162,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if ((mode & 1) == 0 && size >= HEADER_BYTES)
         repair(message, size);
     decode(message, (int64_t)size, mode & 2);
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

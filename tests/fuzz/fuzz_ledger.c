@@ -2,9 +2,10 @@
  *
  * A privacy ledger. When the first byte of the input is '=', the rest is the file as it is; otherwise the chain of
  * every line is made right, so that what lies behind it is reached. What is accepted has lost at most a torn last line,
- * has its entries spelled as they are written, can be opened again to the same, and takes a release.
+ * has its entries spelled as they are written, can be opened again to the same, by one at a time, and takes a release.
+ * Without any file, a ledger is made or missed.
  */
-#include "fuzz.h"
+#include "fuzz_folder.h"
 
 #include "core/log.h"
 #include "privacy/ledger.h"
@@ -57,11 +58,17 @@ static void check_spelling(const fb_ledger *ledger, const char *text, size_t siz
     }
 }
 
-static void open_again(const char *path, int64_t releases, const fb_ledger_entry *last)
+/* It was at `position` before its `last` release. */
+static void open_again(const char *path, const fb_ledger_position *position, const fb_ledger_entry *last)
 {
-    fb_ledger *ledger = NULL;
+    fb_ledger *ledger = NULL, *second = NULL;
     fuzz_must(fb_ledger_open(path, IDENTITY, 1, &ledger));
-    FB_ASSERT(fb_ledger_releases(ledger) == releases);
+    fb_status status = fb_ledger_open(path, IDENTITY, 1, &second);
+    fuzz_refused(&status);
+    FB_ASSERT(fb_ledger_releases(ledger) == position->releases + 1 && fb_ledger_was_at(ledger, position));
+    fb_ledger_position later = fb_ledger_where(ledger);
+    later.releases++;
+    FB_ASSERT(!fb_ledger_was_at(ledger, &later));
     const fb_ledger_entry *found = fb_ledger_last(ledger, last->round);
     FB_ASSERT(found != NULL && found->attempt == last->attempt && found->hospital == last->hospital);
     FB_ASSERT(found->steps == last->steps && found->count == last->count);
@@ -73,21 +80,37 @@ static void accepted(const char *path, fb_ledger *ledger)
 {
     fb_ledger_entry entry = {.attempt = 7, .round = ROUNDS, .hospital = 2, .steps = INT64_MAX, .count = INT64_MIN};
     const int64_t releases = fb_ledger_releases(ledger);
+    const fb_ledger_position position = fb_ledger_where(ledger);
     FB_ASSERT(fb_ledger_releases_until(ledger, UINT32_MAX) == releases);
     fb_sha256("message", 7, entry.message_sha256);
     fuzz_must(fb_ledger_append(ledger, &entry));
     FB_ASSERT(fb_ledger_releases(ledger) == releases + 1);
     fb_ledger_close(&ledger);
-    open_again(path, releases + 1, &entry);
+    open_again(path, &position, &entry);
+}
+
+static void begin(void)
+{
+    char path[FB_PATH_CHARS];
+    fb_ledger *ledger = NULL;
+    fuzz_must(fb_path_join(path, fuzz_folder(), "new"));
+    fb_status status = fb_ledger_open(path, IDENTITY, 1, &ledger);
+    fuzz_refused(&status);
+    fuzz_must(fb_ledger_open(path, IDENTITY, 0, &ledger));
+    accepted(path, ledger);
+    unlink(path);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     char text[FUZZ_INPUT_MAX];
     fb_ledger *ledger = NULL;
     if (size < 1 || size > FUZZ_INPUT_MAX)
         return 0;
     fb_log_set_level(FB_LOG_QUIET);
+    if (size == 1)
+        begin();
     const int repaired = data[0] != '=';
     memcpy(text, data + 1, --size);
     if (repaired)
@@ -102,5 +125,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_spelling(ledger, text, size);
         accepted(path, ledger);
     }
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

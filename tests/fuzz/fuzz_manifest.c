@@ -61,6 +61,7 @@ static void write_and_read(const fb_cohort *cohort)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     fb_cohort *cohort = NULL;
     if (size > FUZZ_INPUT_MAX)
         return 0;
@@ -74,5 +75,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         write_and_read(cohort);
         fb_cohort_close(&cohort);
     }
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

@@ -62,6 +62,7 @@ static void check_same(const fb_nifti_header *a, const fb_nifti_header *b)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     unsigned char bytes[FB_NIFTI_HEADER_BYTES] = {0};
     fb_nifti_header header, other;
     memcpy(bytes, data, size < sizeof bytes ? size : sizeof bytes);
@@ -78,5 +79,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_same(&header, &other);
     else
         fuzz_refused(&status);
-    return fuzz_end(0);
+    return fuzz_end(start, 0);
 }

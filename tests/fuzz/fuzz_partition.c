@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The table that names the hospital of every subject, for a cohort of four. What is accepted is written and read again
- * to the same partition; then the splits are drawn.
+ * to the same partition; then the splits are drawn, and the sites that the table told are hospitals.
  */
 #include "fuzz.h"
 
@@ -75,8 +75,27 @@ static void draw(fb_partition *partition, const fb_cases *cohort)
     FB_ASSERT(count == CASES);
 }
 
+/* A hospital for every site, if all are known. */
+static void use_sites(const fb_cases *cohort)
+{
+    fb_partition *partition = NULL;
+    int known = 1;
+    for (int i = 0; i < CASES; i++)
+        known = known && strcmp(cohort->list[i].site, "NA") != 0;
+    fb_status status = fb_partition_by_site(cohort, &partition);
+    FB_ASSERT((status == FB_OK) == known);
+    if (!known) {
+        fuzz_refused(&status);
+        return;
+    }
+    for (int i = 0; i < CASES; i++)
+        FB_ASSERT(strcmp(partition->hospital[partition->of_case[i].hospital], cohort->list[i].site) == 0);
+    fb_partition_free(&partition);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     fb_case list[CASES];
     fb_cases cohort;
     fb_partition *partition = NULL;
@@ -91,7 +110,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_lines(data, size);
         write_and_read(partition, &cohort);
         draw(partition, &cohort);
+        use_sites(&cohort);
         fb_partition_free(&partition);
     }
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

@@ -30,6 +30,7 @@ static void write_and_read(const fb_params *params, const float w[COUNT])
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     const fb_params params = {.count = COUNT, .tensor_count = 3, .tensors = tensors};
     float w[COUNT];
     if (size > FUZZ_INPUT_MAX)
@@ -44,5 +45,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         write_and_read(&params, w);
     }
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

@@ -46,6 +46,7 @@ static void write_and_read(const fb_state *state, const char *bytes, size_t size
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    const clock_t start = clock();
     char file[FUZZ_INPUT_MAX], hash[FB_SHA256_CHARS], *bytes = NULL;
     fb_state state;
     if (size < 1 || size > FUZZ_INPUT_MAX)
@@ -67,5 +68,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         write_and_read(&state, file, size);
         fb_state_free(&state);
     }
-    return fuzz_end(LIMIT_BYTES);
+    return fuzz_end(start, LIMIT_BYTES);
 }

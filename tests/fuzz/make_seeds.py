@@ -22,6 +22,15 @@ def config():
     )
     yield "both", (b"--run.output=a b\n--run.preset=percentile\n\n"
                    b"[model]\nfilters = 16\nblocks_down = 1\n[eval]\nwindow=24\n")
+    yield "full-list", b"[plan]\ncases = " + b",".join([b"1"] * 64) + b"\n"
+    yield "long-list", b"--plan.cases=" + b",".join([b"1"] * 65) + b"\n"
+    yield "filters", b"[model]\nfilters = 12\n[run]\noutput=o\n[data]\nshards=s\n"
+    yield "levels", b"--run.output=o\n--data.shards=s\n--model.blocks_down=1,1,1,1,1,1,1\n"
+    yield "up", b"--run.output=o\n--data.shards=s\n--model.blocks_up=1\n"
+    yield "long-text", b"--run.output=" + b"x" * 1024 + b"\n"
+    yield "help", b"--help\n"
+    yield "digits", b"--run.output=o\n--data.shards=s\n--privacy.delta=0.12345678901234567\n"
+    yield "blank-ends", b"--run.output= o\n--data.shards=s \n"
     yield "semicolon", b"--run.output=a ;b\n--data.shards=s\n"
     yield "zero", b"[run]\nseed = 1\0 2"
     yield "published", b"--run.preset=svt-as-published\n--privacy.delta=0\n--federation.rounds=7\n"
@@ -107,6 +116,9 @@ def partition():
     yield "missing", b"subject_id,partition_id\na,x\n"
     yield "grade", b"subject_id,site,grade\na,x,LGG\n"
     yield "no-column", b"subject_id,grade\na,HGG\n"
+    yield "sites", b"subject_id,site\na,A\nBrats18_2013_0_1,2013\nb,B\nBrats18_CBICA_AAB_1,CBICA\n"
+    yield "no-train", (b"subject_id,site,split\na,A,test\nBrats18_2013_0_1,2013,train\nb,B,train\n"
+                       b"Brats18_CBICA_AAB_1,CBICA,train\n")
     yield "quotes", b'subject_id,site\na,"x"\n'
 
 
@@ -229,6 +241,9 @@ def conv_plans():
     yield "twice", head + 2 * (conv + b"forward: own\n")
     yield "precision", head + conv + b"forward: tf32 " + plan
     yield "logits", head + conv.replace(b"to 16", b"to 3") + b"forward: bf16 " + plan
+    knobs = b",".join(b"%d=1" % i for i in range(65))
+    yield "knobs", head + conv + b"forward: bf16 " + plan.replace(b"-", knobs)
+    yield "full-knobs", head + conv + b"forward: bf16 " + plan.replace(b"-", knobs[:-5])
     yield "direction", head + conv + b"backwards: own\n"
     yield "title", b"convolutions\n"
     yield "form", head + b"conv 1\n"

@@ -9,11 +9,11 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=$1 failed=0
 shift
-export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=0}
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=0:quarantine_size_mb=16}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 for target in "$@"; do
     corpus=tests/fuzz/corpus/$target dict=tests/fuzz/$target.dict log=$build/$target.log
-    options=(-max_total_time="${FUZZ_SECONDS:-60}" -runs="${FUZZ_RUNS:--1}" -max_len=4096 -timeout=1 -rss_limit_mb=1024
+    options=(-max_total_time="${FUZZ_SECONDS:-60}" -runs="${FUZZ_RUNS:--1}" -max_len=4096 -timeout=60 -rss_limit_mb=1024
         -malloc_limit_mb=128 -close_fd_mask=2 -print_final_stats=1 -artifact_prefix="$build/crash-$target-")
     [ ! -f "$dict" ] || options+=(-dict="$dict")
     mkdir -p "$build/corpus/$target" "$corpus"
