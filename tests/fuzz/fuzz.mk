@@ -31,6 +31,7 @@ PARSERS := src/config/options.c src/config/option_value.c src/config/config.c da
            src/data/csv.c data_split/partition.c src/codec/frame.c src/codec/index.c src/codec/bits.h src/data/cohort.c \
            src/data/checksums.c src/privacy/ledger.c src/io/safetensors.c src/io/state.c src/nn/conv_choice.c src/nn/conv_cudnn_choice.c
 
+comma := ,
 PKG := pkg-config
 isystem = $(patsubst -I%,-isystem%,$(1))
 HDF5_CFLAGS ?= $(call isystem,$(shell $(PKG) --cflags hdf5-serial))
@@ -84,8 +85,8 @@ $(BUILD)/libfuzzed.a $(COVERAGE)/libfuzzed.a: %/libfuzzed.a: $(addprefix %/,$(SR
 $(FUZZ_ALL:%=$(COVERAGE)/fuzz_%): $(COVERAGE)/%: $(COVERAGE)/tests/fuzz/%.o $(COVERAGE)/tests/fuzz/replay.o $(COVERAGE)/libfuzzed.a
 	@$(FUZZ_CC) -fprofile-instr-generate -fcoverage-mapping $^ $(LIBS) -o $@
 
-$(FUZZ_ALL:%=$(BUILD)/fuzz_%): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/libfuzzed.a
-	@$(FUZZ_CC) -fsanitize=fuzzer $(SANITIZE) $^ $(LIBS) -o $@
+$(FUZZ_ALL:%=$(BUILD)/fuzz_%): $(BUILD)/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/exact.o $(BUILD)/libfuzzed.a
+	@$(FUZZ_CC) -fsanitize=fuzzer $(SANITIZE) $(addprefix -Wl$(comma)--wrap=fb_mem_,alloc alloc_raw resize) $^ $(LIBS) -o $@
 
 .SECONDARY:
 -include $(wildcard $(BUILD)/*/*/*.d $(COVERAGE)/*/*/*.d)

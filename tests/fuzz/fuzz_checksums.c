@@ -11,6 +11,15 @@ enum { LIMIT_BYTES = 2 * FUZZ_INPUT_MAX };
 
 static const char NAME[] = "manifest.csv";
 
+static int is_line_of(const char *text, const char *line)
+{
+    const size_t chars = strlen(line);
+    for (const char *at = text; (at = strstr(at, line)) != NULL; at++)
+        if ((at == text || at[-1] == '\n') && (at[chars] == '\n' || at[chars] == '\0'))
+            return 1;
+    return 0;
+}
+
 /* Whether the text has the line, with either mark, as sha256sum(1) would look for it. */
 static int has_line(const char *text)
 {
@@ -18,7 +27,7 @@ static int has_line(const char *text)
     fb_sha256("", 0, sha256);
     snprintf(line[0], sizeof line[0], "%s  %s", sha256, NAME);
     snprintf(line[1], sizeof line[1], "%s *%s", sha256, NAME);
-    return strstr(text, line[0]) != NULL || strstr(text, line[1]) != NULL;
+    return is_line_of(text, line[0]) || is_line_of(text, line[1]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

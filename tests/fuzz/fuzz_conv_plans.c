@@ -57,12 +57,13 @@ static void read_as(const char *text, fb_act_type act)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const clock_t start = clock();
-    char text[FUZZ_INPUT_MAX + 1];
+    char *text = NULL;
     if (size > FUZZ_INPUT_MAX)
         return 0;
+    fuzz_must(FB_ALLOC(text, (int64_t)size + 1, "table")); /* ends with '\0' */
     memcpy(text, data, size);
-    text[size] = '\0';
     read_as(text, FB_ACT_F32);
     read_as(text, FB_ACT_BF16);
+    FB_FREE(text);
     return fuzz_end(start, LIMIT_BYTES);
 }

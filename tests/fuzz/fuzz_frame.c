@@ -154,13 +154,15 @@ static void decode(const uint8_t *message, int64_t size, int public_indices)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const clock_t start = clock();
-    uint8_t message[FUZZ_INPUT_MAX];
+    uint8_t *message = NULL;
     if (size < 1 || size > FUZZ_INPUT_MAX)
         return 0;
     const int mode = data[0];
-    memcpy(message, data + 1, --size);
+    fuzz_must(FB_ALLOC(message, (int64_t)--size, "message"));
+    memcpy(message, data + 1, size);
     if ((mode & 1) == 0 && size >= HEADER_BYTES)
         repair(message, size);
     decode(message, (int64_t)size, mode & 2);
+    FB_FREE(message);
     return fuzz_end(start, LIMIT_BYTES);
 }

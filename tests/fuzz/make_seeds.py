@@ -128,6 +128,7 @@ def manifest():
     yield "whole", head + b"".join(row % (i, b"ABC"[i % 3:i % 3 + 1], (b"train", b"validation", b"test")[i // 3])
                                    for i in range(9))
     yield "short", b"hospital,split\nA,train\nA,train\nB,train\nB,validation\nx,test\n"
+    yield "long-names", b"split,hospital\n" + b"".join(b"train," + b"x" * 200 + b"%d\n" % i for i in range(2))
     yield "no-train", b"hospital,split\nA,validation\n"
     yield "test-only", b"hospital,split\nA,test\n"
     yield "split", b"hospital,split\nA,trian\n"
