@@ -2,7 +2,7 @@
 #
 # Fuzzing with clang's libFuzzer (Debian: clang, libclang-rt-14-dev), from the top folder:
 #   make fuzz            builds the targets with sanitizers and runs each for FUZZ_SECONDS; fails when one finds something
-#   make fuzz-merge      adds what was found to the corpora of the tree, smallest inputs first
+#   make fuzz-merge      makes the corpora of the tree anew from their seeds and what was found
 #   make fuzz-coverage   lines of the parsers that the corpora of the tree reach
 # Variables: FUZZ_TARGETS=frame ledger ..., FUZZ_SECONDS=60, FUZZ_RUNS=-1 (executions; -1: no limit), FUZZ_CC, BUILD.
 
@@ -13,6 +13,9 @@ MAKEFLAGS += --no-builtin-rules
 
 BUILD ?= build/fuzz
 FUZZ_CC ?= clang
+ifeq ($(shell command -v $(FUZZ_CC)),)
+$(error $(FUZZ_CC) is not there: as root apt-get install clang libclang-rt-14-dev llvm-14, or set FUZZ_CC)
+endif
 FUZZ_SECONDS ?= 60
 FUZZ_RUNS ?= -1
 FUZZ_ALL := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -49,10 +52,12 @@ run: build
 
 build: $(FUZZ_TARGETS:%=$(BUILD)/fuzz_%)
 
+# Seeds stay; of what was found, the smallest inputs that reach all of it.
 merge: build
 	@for t in $(FUZZ_TARGETS); do \
-	    mkdir -p $(BUILD)/corpus/$$t && \
-	    $(BUILD)/fuzz_$$t -merge=1 -max_len=4096 tests/fuzz/corpus/$$t $(BUILD)/corpus/$$t 2>&1 | grep '^MERGE-OUTER: [0-9]* new' || exit 1; \
+	    mkdir -p $(BUILD)/corpus/$$t && find tests/fuzz/corpus/$$t -type f ! -name 'seed-*' -exec mv -t $(BUILD)/corpus/$$t {} + && \
+	    $(BUILD)/fuzz_$$t -merge=1 -max_len=4096 tests/fuzz/corpus/$$t $(BUILD)/corpus/$$t > $(BUILD)/merge-$$t.log 2>&1 || exit 1; \
+	    echo "$$t: $$(ls tests/fuzz/corpus/$$t | wc -l) inputs"; \
 	done
 
 # Without libFuzzer: replay.c and the corpora of the tree, nothing else.
