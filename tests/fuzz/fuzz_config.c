@@ -48,6 +48,7 @@ static void read_again(const fb_config *config, const char *used)
         fb_config_text(&again, table[i].section, table[i].key, is);
         FB_ASSERT(strcmp(was, is) == 0);
     }
+    FB_ASSERT(memcmp(config, &again, sizeof again) == 0);
     fb_options_destroy(&options);
 }
 

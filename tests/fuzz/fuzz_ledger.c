@@ -31,13 +31,14 @@ static void repair(char *text, size_t size)
     }
 }
 
-/* The file is what was given, up to its last line feed. */
+/* The file is what was given, up to its last line feed, and text. */
 static void check_file(const char *path, const char *text, size_t size)
 {
     char *found = NULL;
     int64_t found_bytes = 0;
     while (size > 0 && text[size - 1] != '\n')
         size--;
+    FB_ASSERT(memchr(text, '\0', size) == NULL);
     fuzz_must(fb_file_read(path, FUZZ_INPUT_MAX, &found, &found_bytes));
     FB_ASSERT(found_bytes == (int64_t)size && memcmp(found, text, size) == 0);
     FB_FREE(found);

@@ -199,6 +199,7 @@ def ledger():
     yield "edited", b"=" + text.replace(b" 18 ", b" 19 ", 1)
     yield "repaired", b" " + text.replace(b"0 1 2 18 40 ", b"4294967295 1 2 -9223372036854775808 40 ")
     yield "other", b" " + text.replace(b"n=100", b"n=101", 1)
+    yield "zero", b" " + text + line + chain.encode() + b"\0" + chain.encode() + b"\n"
     yield "spelling", b" " + text.replace(b"0 1 2", b"0 01 2", 1)
     yield "empty", b"="
 
