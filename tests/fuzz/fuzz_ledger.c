@@ -44,7 +44,7 @@ static void check_file(const char *path, const char *text, size_t size)
     FB_FREE(found);
 }
 
-/* The last attempt of each of the first rounds, as ledger.h describes a line, is in the text. */
+/* The last attempt of each of the first rounds, as ledger.h describes a line, is one of the text. */
 static void check_spelling(const fb_ledger *ledger, const char *text, size_t size)
 {
     char line[256];
@@ -55,7 +55,8 @@ static void check_spelling(const fb_ledger *ledger, const char *text, size_t siz
         const int chars =
             snprintf(line, sizeof line, "\n%u %u %u %lld %lld %s ", entry->attempt, entry->round, entry->hospital,
                      (long long)entry->steps, (long long)entry->count, entry->message_sha256);
-        FB_ASSERT(memmem(text, size, line, (size_t)chars) != NULL);
+        const char *found = memmem(text, size, line, (size_t)chars);
+        FB_ASSERT(found != NULL && text + size - found > chars + CHAIN_CHARS && found[chars + CHAIN_CHARS] == '\n');
     }
 }
 

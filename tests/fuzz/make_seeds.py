@@ -200,6 +200,7 @@ def ledger():
     yield "repaired", b" " + text.replace(b"0 1 2 18 40 ", b"4294967295 1 2 -9223372036854775808 40 ")
     yield "other", b" " + text.replace(b"n=100", b"n=101", 1)
     yield "zero", b" " + text + line + chain.encode() + b"\0" + chain.encode() + b"\n"
+    yield "junk", b" " + text + line + b"x" + chain.encode() + b"\n"
     yield "spelling", b" " + text.replace(b"0 1 2", b"0 01 2", 1)
     yield "empty", b"="
 
@@ -225,6 +226,9 @@ def safetensors():
     yield "missing", safetensors_bytes(dict(list(entries.items())[:3]), data)
     yield "unknown", safetensors_bytes({**entries, "other": entries["norm"]}, data)
     yield "overlap", safetensors_bytes({**entries, "norm": entries["conv.bias"]}, data)
+    yield "beyond", safetensors_bytes({**entries, "norm": {**entries["norm"], "data_offsets": [44, 52]}}, data)
+    yield "six-axes", safetensors_bytes({**entries, "norm": {**entries["norm"], "shape": [1] * 6}}, data)
+    yield "long-name", safetensors_bytes({**entries, "x" * 300: entries["norm"]}, data)
     yield "shape", safetensors_bytes({**entries, "norm": {**entries["norm"], "shape": [1, 2]}}, data)
     yield "scalar", safetensors_bytes({**entries, "norm": {**entries["norm"], "shape": []}}, data)
     yield "dtype", safetensors_bytes({**entries, "norm": {**entries["norm"], "dtype": "F16"}}, data)
@@ -246,6 +250,7 @@ def conv_plans():
     knobs = b",".join(b"%d=1" % i for i in range(65))
     yield "knobs", head + conv + b"forward: bf16 " + plan.replace(b"-", knobs)
     yield "full-knobs", head + conv + b"forward: bf16 " + plan.replace(b"-", knobs[:-5])
+    yield "long", head + conv + b"x" * 3000
     yield "direction", head + conv + b"backwards: own\n"
     yield "title", b"convolutions\n"
     yield "form", head + b"conv 1\n"
