@@ -39,12 +39,24 @@ static int count_columns(const char *line)
     return columns;
 }
 
+static int has_control(const char *line)
+{
+    while (*line && ((unsigned char)*line >= ' ' && *line != '\x7f'))
+        line++;
+    return *line != '\0';
+}
+
 /* Cuts `line` into csv->columns fields. */
 static fb_status cut_line(const fb_csv *csv, char *line, int64_t number, char **field)
 {
     const int columns = count_columns(line);
     if (strchr(line, '"'))
         return FB_FAIL("%s:%lld: quotes are not supported; write the values plainly", csv->path, (long long)number);
+    if (has_control(line))
+        return FB_FAIL(
+            "%s:%lld: a tab, a carriage return or another control character within the line; write the values "
+            "plainly",
+            csv->path, (long long)number);
     if (line[0] == '\0')
         return FB_FAIL("%s:%lld: empty line", csv->path, (long long)number);
     if (columns != csv->columns)

@@ -119,6 +119,7 @@ def partition():
     yield "sites", b"subject_id,site\na,A\nBrats18_2013_0_1,2013\nb,B\nBrats18_CBICA_AAB_1,CBICA\n"
     yield "no-train", (b"subject_id,site,split\na,A,test\nBrats18_2013_0_1,2013,train\nb,B,train\n"
                        b"Brats18_CBICA_AAB_1,CBICA,train\n")
+    yield "return", b"Partition_ID,Subject_ID\n1,Brats18_2013_0_1\n2,Brats18_CBICA_AAB_1\n10,a\n1\r,b\n"
     yield "quotes", b'subject_id,site\na,"x"\n'
 
 
@@ -227,7 +228,7 @@ def safetensors():
     yield "unknown", safetensors_bytes({**entries, "other": entries["norm"]}, data)
     yield "overlap", safetensors_bytes({**entries, "norm": entries["conv.bias"]}, data)
     yield "beyond", safetensors_bytes({**entries, "norm": {**entries["norm"], "data_offsets": [44, 52]}}, data)
-    yield "six-axes", safetensors_bytes({**entries, "norm": {**entries["norm"], "shape": [1] * 6}}, data)
+    yield "many-axes", safetensors_bytes({**entries, "norm": {**entries["norm"], "shape": [1] * 200}}, data)
     yield "long-name", safetensors_bytes({**entries, "x" * 300: entries["norm"]}, data)
     yield "shape", safetensors_bytes({**entries, "norm": {**entries["norm"], "shape": [1, 2]}}, data)
     yield "scalar", safetensors_bytes({**entries, "norm": {**entries["norm"], "shape": []}}, data)
