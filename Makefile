@@ -140,13 +140,16 @@ DOUBLE_OBJ := $(DOUBLE_SRC:%.c=$(BUILDDIR)/double/%.o)
 PROGRAMS := $(BINDIR)/fedbrats $(BINDIR)/brats-phantom $(BINDIR)/brats-split
 TESTS := $(patsubst %.c,$(BUILDDIR)/%,$(filter-out $(CUDNN_OTHER),$(wildcard tests/test_*.c)))
 BENCHES := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/bench/bench_*.c))
+# Fuzz targets that replay their corpora; make fuzz builds them with libFuzzer.
+REPLAYS := $(patsubst %.c,$(BUILDDIR)/%,$(wildcard tests/fuzz/fuzz_*.c))
 EMULATED := $(BUILDDIR)/emulated/fedbrats
 # What make gpu-bench runs on a real GPU (tests/gpu).
 EMULATED_BENCHES := $(BUILDDIR)/emulated/bench_gpu $(BUILDDIR)/emulated/compare_torch
 GPU_BENCH_OBJ := $(patsubst %.c,$(BUILDDIR)/emulated/%.o,$(wildcard tests/gpu/bench_*.c)) \
                  $(BUILDDIR)/emulated/tests/gpu/bench_device.cu.o
 GPU_COMPARE_OBJ := $(BUILDDIR)/emulated/tests/gpu/compare_torch.o
-OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(FAULTS_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) $(BUILDDIR)/src/main.o \
+OBJ := $(LIB_OBJ) $(CUDA_OBJ) $(EMULATED_OBJ) $(FAULTS_OBJ) $(DOUBLE_OBJ) $(TESTS:=.o) $(BENCHES:=.o) \
+       $(REPLAYS:=.o) $(BUILDDIR)/tests/fuzz/replay.o $(BUILDDIR)/src/main.o \
        $(GPU_BENCH_OBJ) $(GPU_COMPARE_OBJ) \
        $(BUILDDIR)/data_split/brats_phantom.o $(BUILDDIR)/data_split/brats_split.o
 
@@ -154,7 +157,7 @@ FLAGS := $(BUILDDIR)/flags.stamp
 REVISION_STAMP := $(BUILDDIR)/revision.stamp
 PROBE := $(BUILDDIR)/probe.log
 
-.PHONY: all deps deps-tests demo check check-long gpu-check gpu-bench gpu-carry bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist _gpu_carry FORCE
+.PHONY: all deps deps-tests demo check check-long gpu-check gpu-bench gpu-carry fuzz fuzz-merge fuzz-coverage bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist _gpu_carry FORCE
 
 all: $(PROGRAMS)
 
@@ -168,6 +171,7 @@ help:
 	@echo 'make gpu-check   the tests of the GPU backend on a GPU; make gpu-bench: its speed (tests/gpu/README.md)'
 	@echo 'make check SAN=address,undefined   the tests with sanitizers'
 	@echo 'make check-long  the longer proofs too'
+	@echo 'make fuzz        fuzzes the parsers, each for FUZZ_SECONDS=60, with clang (tests/fuzz/README.md)'
 	@echo 'make lint        source rules;   make format: clang-format'
 	@echo 'make install     to $$(DESTDIR)$$(PREFIX); make uninstall takes it back'
 	@echo 'make dist        dist/fedbrats-VERSION-x86_64.tar.gz: programs and libraries that run from any folder'
@@ -201,11 +205,15 @@ _check: _tests
 	$(Q)FB_BIN=$(abspath $(BINDIR)) FB_BUILD=$(abspath $(BUILDDIR)) FB_PYTHON=$(PYTHON) FB_LONG=$(LONG) FB_SAN=$(SAN) \
 	    tests/run.sh $(TESTS)
 
-_tests: all $(TESTS) $(EMULATED) $(EMULATED_BENCHES)
+_tests: all $(TESTS) $(REPLAYS) $(EMULATED) $(EMULATED_BENCHES)
 
 # With a build of their own, as a machine with a GPU may have little else.
 gpu-check gpu-bench:
 	+$(Q)$(MAKE) --no-print-directory -f tests/gpu/gpu.mk $(@:gpu-%=%)
+
+# With clang and a build of their own; make check replays the corpora without.
+fuzz fuzz-merge fuzz-coverage:
+	+$(Q)$(MAKE) --no-print-directory -f tests/fuzz/fuzz.mk $(patsubst fuzz,run,$(@:fuzz-%=%))
 
 # All that gpu-check and gpu-bench run, in build/carry, with the libraries that a machine with a GPU may lack.
 gpu-carry: deps
@@ -277,6 +285,7 @@ $(BUILDDIR)/emulated/tests/%.o: extra = -I$(EMULATOR) -Itests
 $(BUILDDIR)/double/%.o: extra = -DFB_REAL=double
 $(BUILDDIR)/src/nn/conv_cudnn%.o: extra = $(CUDNN_CFLAGS)
 $(BUILDDIR)/tests/%.o: extra = -Itests
+$(BUILDDIR)/tests/fuzz/%.o: extra = -Itests -D_GNU_SOURCE
 $(BUILDDIR)/src/comm/comm_nccl_link.o: extra = $(NCCL_CFLAGS)
 $(BUILDDIR)/tests/test_comm_nccl.o: extra = -Itests $(NCCL_CFLAGS)
 $(BUILDDIR)/tests/%_double.o: extra = -Itests -DFB_REAL=double
@@ -359,6 +368,9 @@ $(filter-out $(WITH_CUDNN),$(filter %_cuda,$(TESTS))): %: %.o $(EMULATED_OBJ) $(
 $(BUILDDIR)/tests/test_emulated_cuda: $(FAULTS_OBJ)
 
 $(BENCHES) $(filter-out %_double %_cuda,$(TESTS)): %: %.o $(LIB) $(CUDA_LIB)
+	$(link)
+
+$(REPLAYS): %: %.o $(BUILDDIR)/tests/fuzz/replay.o $(LIB) $(CUDA_LIB)
 	$(link)
 
 # --- the rest ----------------------------------------------------------------------------------------------------------------

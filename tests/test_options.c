@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Reads a configuration from the text of a file ("" for none) and further arguments. */
-static fb_status read_config(const char *ini, const char *first, const char *second, fb_config *config)
+/* Reads a configuration from the bytes of a file and further arguments. */
+static fb_status read_bytes(const char *ini, size_t size, const char *first, const char *second, fb_config *config)
 {
     char path[] = "/tmp/fb_options_XXXXXX";
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
-    assert_int_equal(write(fd, ini, strlen(ini)), (ssize_t)strlen(ini));
+    assert_int_equal(write(fd, ini, size), (ssize_t)size);
     close(fd);
     char *argv[] = {"train", path, "--run.output=out", "--data.shards=shards", (char *)first, (char *)second};
     const int argc = 4 + (first != NULL) + (second != NULL);
@@ -21,6 +21,12 @@ static fb_status read_config(const char *ini, const char *first, const char *sec
     fb_options_destroy(&options);
     unlink(path);
     return status;
+}
+
+/* The same with a file that is text; "" for none. */
+static fb_status read_config(const char *ini, const char *first, const char *second, fb_config *config)
+{
+    return read_bytes(ini, strlen(ini), first, second, config);
 }
 
 static void expect_ok(const char *ini, const char *first, const char *second, fb_config *config)
@@ -98,6 +104,32 @@ static void faults_are_named(void **state)
     expect_refused("", "second.ini", NULL, "second.ini", "not expected");
 }
 
+/* A zero byte would hide the rest of its line. */
+static void zero_bytes_are_refused(void **state)
+{
+    (void)state;
+    static const char middle[] = "[train]\nepochs = 2\0 0\n", last[] = "[train]\nepochs = 2\0 0";
+    fb_config config;
+    must_fail(read_bytes(middle, sizeof middle - 1, NULL, NULL, &config), ":2", "zero byte");
+    must_fail(read_bytes(last, sizeof last - 1, NULL, NULL, &config), ":2", "zero byte");
+    must(read_bytes(last, strlen(last), NULL, NULL, &config));
+}
+
+/* Text that the file of the options used would not give back as it is. */
+static void text_that_no_file_holds_is_refused(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {" x", "x ", ";x", "x ;y", "x\ty", "x\n", "\n[run]\nseed = 2"};
+    char argument[64];
+    fb_config config;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        snprintf(argument, sizeof argument, "--train.init_from=%s", texts[i]);
+        expect_refused("", argument, NULL, "train.init_from", "INI file");
+    }
+    expect_ok("", "--train.init_from=a b;c # d = e", NULL, &config);
+    assert_string_equal(config.train_init_from, "a b;c # d = e");
+}
+
 static void missing_options_are_listed_together(void **state)
 {
     (void)state;
@@ -140,6 +172,8 @@ int main(void)
         cmocka_unit_test(defaults_file_and_arguments),
         cmocka_unit_test(preset_yields_to_explicit_options),
         cmocka_unit_test(faults_are_named),
+        cmocka_unit_test(zero_bytes_are_refused),
+        cmocka_unit_test(text_that_no_file_holds_is_refused),
         cmocka_unit_test(missing_options_are_listed_together),
         cmocka_unit_test(used_options_read_back),
     };

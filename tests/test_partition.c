@@ -272,6 +272,8 @@ static void test_faults(void **state)
         {HEAD FIVE "FeTS2022_00006\n", ":7:", "1 fields where the header has 2"},
         {HEAD FIVE "FeTS2022_00006,\n", ":7:", "field 2 is empty"},
         {HEAD "\n" FIVE "FeTS2022_00006,1\n", ":2:", "empty line"},
+        {HEAD FIVE "FeTS2022_00006\r,1\n", ":7:", "carriage return"},
+        {HEAD FIVE "FeTS2022_00006,1\t\n", ":7:", "a tab"},
         {HEAD FIVE "\"FeTS2022_00006\",1\n", ":7:", "quotes"},
         {"Subject,Partition_ID\n" FIVE, ":1:", "subject_id"},
         {"Subject_ID,Hospital\n" FIVE, ":1:", "Partition_ID"},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "config/option_value.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -112,11 +113,27 @@ static fb_status parse_choice(const fb_option *option, const char *text, int *fi
     return refuse(option, text, why);
 }
 
+/* An INI file gives the text back as it is: blanks at its ends are cut there, and a ';' behind a blank is a comment. */
+static int fits_ini(const char *text)
+{
+    const size_t chars = strlen(text);
+    if (chars > 0 && (text[0] == ' ' || text[chars - 1] == ' ' || text[0] == ';'))
+        return 0;
+    for (size_t i = 0; i < chars; i++)
+        if (iscntrl((unsigned char)text[i]) || (text[i] == ' ' && text[i + 1] == ';'))
+            return 0;
+    return 1;
+}
+
 static fb_status parse_text(const fb_option *option, const char *text, char *field)
 {
     const size_t chars = strlen(text);
     if (chars >= FB_TEXT_CHARS)
         return refuse(option, text, "longer than 1023 characters");
+    if (!fits_ini(text))
+        return refuse(option, text,
+                      "the INI file of the options used could not hold blanks at its ends, a ';' at its start or "
+                      "behind a blank, or control characters");
     memcpy(field, text, chars + 1);
     return FB_OK;
 }

@@ -163,11 +163,18 @@ typedef struct file_reader {
 static char *read_line(char *buffer, int chars, void *stream)
 {
     file_reader *reader = stream;
-    if (!fgets(buffer, chars, reader->file))
+    int used = 0, c = 0, zeros = 0;
+    while (used < chars - 1 && c != '\n' && (c = getc(reader->file)) != EOF) {
+        zeros += c == '\0';
+        buffer[used++] = (char)c;
+    }
+    if (used == 0)
         return NULL;
+    buffer[used] = '\0';
     reader->line++;
-    const size_t length = strlen(buffer);
-    if (reader->status == FB_OK && length + 1 == (size_t)chars && buffer[length - 1] != '\n')
+    if (reader->status == FB_OK && zeros > 0)
+        reader->status = FB_USAGE("%s:%d: not a text file: it holds a zero byte", reader->path, reader->line);
+    else if (reader->status == FB_OK && used == chars - 1 && c != '\n')
         reader->status =
             FB_USAGE("%s:%d: the line is longer than %d characters", reader->path, reader->line, chars - 2);
     return buffer;

@@ -39,12 +39,24 @@ static int count_columns(const char *line)
     return columns;
 }
 
+static int has_control(const char *line)
+{
+    while (*line && ((unsigned char)*line >= ' ' && *line != '\x7f'))
+        line++;
+    return *line != '\0';
+}
+
 /* Cuts `line` into csv->columns fields. */
 static fb_status cut_line(const fb_csv *csv, char *line, int64_t number, char **field)
 {
     const int columns = count_columns(line);
     if (strchr(line, '"'))
         return FB_FAIL("%s:%lld: quotes are not supported; write the values plainly", csv->path, (long long)number);
+    if (has_control(line))
+        return FB_FAIL(
+            "%s:%lld: a tab, a carriage return or another control character within the line; write the values "
+            "plainly",
+            csv->path, (long long)number);
     if (line[0] == '\0')
         return FB_FAIL("%s:%lld: empty line", csv->path, (long long)number);
     if (columns != csv->columns)
@@ -71,13 +83,16 @@ static fb_status check_header(const fb_csv *csv)
 /* `text` is the table without byte order mark and without line ends at its end. */
 static fb_status cut_table(fb_csv *csv, char *text)
 {
-    int64_t lines = 1, line = 0;
-    for (const char *c = text; *c; c++)
+    int64_t lines = 1, fields = 1, line = 0;
+    for (const char *c = text; *c; c++) {
         lines += *c == '\n';
+        fields += *c == '\n' || *c == ',';
+    }
     csv->columns = count_columns(text);
     if (csv->columns > COLUMNS_MAX)
         return FB_FAIL("%s:1: %d columns exceed the limit of %d", csv->path, csv->columns, COLUMNS_MAX);
-    FB_TRY(FB_ALLOC(csv->field, lines * csv->columns, csv->path));
+    /* Not lines * columns: of lines that turn out to be too short there may be many. */
+    FB_TRY(FB_ALLOC(csv->field, fields, csv->path));
     for (; text; line++) {
         char *start = take_line(&text);
         FB_TRY(cut_line(csv, start, line + 1, csv->field + line * csv->columns));

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Small comma-separated tables with a header line: the manifest of a shard folder, the partition of a cohort. Columns
- * are found by name. Strict: every line has as many fields as the header, none is empty, quotes are not supported. Line
- * ends may be LF or CRLF, a UTF-8 byte order mark and empty lines at the end are accepted.
+ * are found by name. Strict: every line has as many fields as the header, none is empty or holds control characters,
+ * quotes are not supported. Line ends may be LF or CRLF, a UTF-8 byte order mark and empty lines at the end are
+ * accepted.
  */
 #pragma once
 
