@@ -116,6 +116,33 @@ static void zero_bytes_are_refused(void **state)
 }
 
 /* Text that the file of the options used would not give back as it is. */
+/* Whatever was accepted on the command line, from however deep a folder, can be read back. */
+static void used_options_can_be_read_back(void **state)
+{
+    char argument[256] = "--train.init_from=", where[600];
+    fb_config config, again;
+    fb_options *options = NULL, *read = NULL;
+    int count = 0;
+    (void)state;
+    memset(argument + strlen(argument), 'x', 180);
+    memset(where, 'w', sizeof where - 1);
+    where[sizeof where - 1] = '\0';
+    const fb_option *table = fb_config_table(&count);
+    must(fb_options_create(table, count, &config, &options));
+    must(fb_options_preset(options, "train.init_from", argument + strlen("--train.init_from="), where));
+    FILE *file = fopen("build/used_long.ini", "w");
+    assert_non_null(file);
+    fb_options_print_used(options, file);
+    fclose(file);
+    must(fb_options_create(table, count, &again, &read));
+    must(fb_options_read_ini(read, "build/used_long.ini"));
+    assert_string_equal(config.train_init_from, again.train_init_from);
+    must_fail(fb_options_preset(options, "train.init_from", where, "here"), "train.init_from", "longer than the 180");
+    fb_options_destroy(&options);
+    fb_options_destroy(&read);
+    remove("build/used_long.ini");
+}
+
 static void text_that_no_file_holds_is_refused(void **state)
 {
     (void)state;
@@ -174,6 +201,7 @@ int main(void)
         cmocka_unit_test(faults_are_named),
         cmocka_unit_test(zero_bytes_are_refused),
         cmocka_unit_test(text_that_no_file_holds_is_refused),
+        cmocka_unit_test(used_options_can_be_read_back),
         cmocka_unit_test(missing_options_are_listed_together),
         cmocka_unit_test(used_options_read_back),
     };

@@ -113,6 +113,8 @@ static fb_status parse_choice(const fb_option *option, const char *text, int *fi
     return refuse(option, text, why);
 }
 
+enum { LINE_TEXT_CHARS = 180 }; /* libinih reads lines of 198 characters; "trainable = " stands before the text */
+
 /* An INI file gives the text back as it is: blanks at its ends are cut there, and a ';' behind a blank is a comment. */
 static int fits_ini(const char *text)
 {
@@ -128,8 +130,8 @@ static int fits_ini(const char *text)
 static fb_status parse_text(const fb_option *option, const char *text, char *field)
 {
     const size_t chars = strlen(text);
-    if (chars >= FB_TEXT_CHARS)
-        return refuse(option, text, "longer than 1023 characters");
+    if (chars > LINE_TEXT_CHARS)
+        return refuse(option, text, "longer than the 180 characters that a line of an INI file has room for");
     if (!fits_ini(text))
         return refuse(option, text,
                       "the INI file of the options used could not hold blanks at its ends, a ';' at its start or "

@@ -11,7 +11,7 @@
 /* Where a value came from; a later source overrides an earlier one, the same source twice is an error. */
 typedef enum source { FROM_DEFAULT = 0, FROM_PRESET, FROM_FILE, FROM_ARGUMENT, SOURCES } source;
 
-enum { WHERE_CHARS = 256, NAME_CHARS = 128 };
+enum { WHERE_CHARS = 256, NAME_CHARS = 128, COMMENT_CHARS = 150 };
 
 struct fb_options {
     const fb_option *table; /* (count) borrowed */
@@ -298,7 +298,7 @@ void fb_options_print_used(const fb_options *options, FILE *stream)
         if (strcmp(section, option->section) != 0)
             fprintf(stream, "%s[%s]\n", i > 0 ? "\n" : "", section = option->section);
         fb_options_format(option, options->values, text);
-        fprintf(stream, "; %s%s%s\n%s = %s\n", options->where[i][strongest(options, i)],
+        fprintf(stream, "; %.*s%s%s\n%s = %s\n", COMMENT_CHARS, options->where[i][strongest(options, i)],
                 option->unit[0] ? ", unit: " : "", option->unit, option->key, text);
     }
 }
