@@ -160,7 +160,8 @@ report $? "a folder that is no sweep"
 
 mkdir -p results/demo data && ln -s "$dir/shards" results/demo/shards && ln -s "$dir/shards" data/shards
 for example in demo 13gpus shared-gpus; do
-    run "${sweep%/*}/examples/sweep-$example.ini" --dry-run && grep -q '^\(18\|9\|6\) runs: 0 complete' out && [ ! -s err ]
+    run "${sweep%/*}/examples/sweep-$example.ini" --dry-run && [ ! -s err ] &&
+        grep -q '^\(18\|9\|6\) runs: 0 complete' out
     report $? "the example $example"
 done
 
