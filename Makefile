@@ -154,7 +154,7 @@ FLAGS := $(BUILDDIR)/flags.stamp
 REVISION_STAMP := $(BUILDDIR)/revision.stamp
 PROBE := $(BUILDDIR)/probe.log
 
-.PHONY: all deps demo check check-long gpu-check gpu-bench gpu-carry bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist _gpu_carry FORCE
+.PHONY: all deps deps-tests demo check check-long gpu-check gpu-bench gpu-carry bench dist install uninstall config lint format clean help _demo _check _bench _tests _dist _gpu_carry FORCE
 
 all: $(PROGRAMS)
 
@@ -179,13 +179,16 @@ help:
 deps:
 	$(Q)tools/install-deps.sh
 
+deps-tests: deps
+	$(Q)tools/install-deps.sh --tests
+
 demo: deps
 	+$(Q)$(MAKE) --no-print-directory _demo
 
-check: deps
+check: deps-tests
 	+$(Q)$(MAKE) --no-print-directory _check WERROR=1
 
-check-long: deps
+check-long: deps-tests
 	+$(Q)$(MAKE) --no-print-directory _check WERROR=1 LONG=1
 
 bench: deps

@@ -68,15 +68,15 @@ fb_setup()
     set -u
 }
 
-# fb_run COMMAND...: runs it on all tasks of the job, and ends the job with its status. When it ends with 85 after Slurm's
-# warning, its checkpoint written, the job is requeued: the same command goes on where it stopped.
+# fb_run COMMAND...: runs it on all tasks of the job, and ends the job with its status. When it ends with 85 after
+# Slurm's warning, its checkpoint written, the job is requeued: the same command goes on where it stopped.
 fb_run()
 {
     local rc
     fb_setup
     fb_provenance "${FB_LAUNCH[@]}" "$@"
     if [ "${SLURM_NTASKS:-1}" != "$FB_TASKS" ]; then
-        echo "note     jobs/site.sh asks for $FB_TASKS tasks; jobs/train.sbatch and jobs/submit-sweep submit with its options"
+        echo "note     jobs/site.sh asks for $FB_TASKS tasks; plain sbatch does not know it, jobs/train.sbatch does"
     fi
     "${FB_LAUNCH[@]}" "$@" &
     step=$!
@@ -99,9 +99,10 @@ fb_run()
     exit $rc
 }
 
-# fb_requeue STATUS: after a warning. 85: there is a checkpoint. 137, 138, 143: a signal ended a rank. As soon as the first
-# has ended with 85, srun sends the others TERM and then KILL, and their status counts more; or the warning came before
-# the program had set up its answer. What the last checkpoint holds is there. Anything else is a failure of its own.
+# fb_requeue STATUS: after a warning. 85: there is a checkpoint. 137, 138, 143: a signal ended a rank. As soon as the
+# first has ended with 85, srun sends the others TERM and then KILL, and their status counts more; or the warning came
+# before the program had set up its answer. What the last checkpoint holds is there. Anything else is a failure of its
+# own.
 fb_requeue()
 {
     case $1 in

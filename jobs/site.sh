@@ -6,14 +6,15 @@
 # One rank plays one or more of the H hospitals of the shards, so that FB_TASKS is 1 to H, and the results are the same
 # bits for every number. Typical settings:
 #
-#   one node, no GPU               FB_TASKS=13 FB_CPUS_PER_TASK=2, and run.threads = 2 in the experiment
-#   one node, 4 GPUs               FB_TASKS=4 FB_GPUS_PER_NODE=4: a GPU per rank, 3 or 4 of 13 hospitals on each
+#   one node, no GPU               FB_NODES=1 FB_TASKS=13 FB_CPUS_PER_TASK=2, and run.threads = 2 in the experiment
+#   one node, 4 GPUs               FB_NODES=1 FB_TASKS=4 FB_GPUS_PER_NODE=4: a GPU per rank, 3 or 4 of 13 hospitals each
 #   13 GPUs, nodes with 4          FB_NODES=4 FB_TASKS=13 FB_TASKS_PER_NODE=4 FB_GPUS_PER_NODE=4: a hospital on each
-#   more hospitals than GPUs       as many ranks as GPUs (the second line) is the fastest. FB_TASKS=13 FB_GPUS_PER_NODE=4
-#                                  works too: the ranks of a node take its GPUs in turn, 3 or 4 share one; with CUDA
-#                                  MPS where the site allows it (FB_SETUP below), and messages then go by MPI, not NCCL.
+#   more hospitals than GPUs       as many ranks as GPUs (the second line): a rank plays its hospitals one after the
+#                                  other. FB_TASKS=13 FB_GPUS_PER_NODE=4 is possible too: the ranks of a node take its
+#                                  GPUs in turn and 3 or 4 share one, under CUDA MPS where the site has it (FB_SETUP
+#                                  below). Messages then go by MPI, as NCCL wants a GPU per rank.
 
-# --- what sbatch is asked for ------------------------------------------------------------------------------------------
+# --- what sbatch is asked for ----------------------------------------------------------------------------------------
 : "${FB_ACCOUNT:=}"           # set it where jobs are charged to a project ("Invalid account"): project_123
 : "${FB_PARTITION:=}"         # set it where the default partition lacks what you need, such as GPUs: see sinfo
 : "${FB_TIME:=}"              # HH:MM:SS; empty is the partition's default. A run that needs longer is requeued and goes
@@ -28,21 +29,22 @@
                               # this many seconds before the time limit
 : "${FB_SBATCH_EXTRA:=}"      # anything else, separated by spaces: --qos=long --constraint=a100 --mail-type=FAIL
 
-# --- how a job starts the program --------------------------------------------------------------------------------------
+# --- how a job starts the program ------------------------------------------------------------------------------------
 : "${FB_MODULES:=}"           # set it where MPI or HDF5 come as modules, the ones it was built with: gcc/13 openmpi/4.1
 : "${FB_SETUP:=}"             # set it for a command to run first in each job: source /project/venv/bin/activate
-: "${FB_LAUNCHER:=srun --mpi=pmix --kill-on-bad-exit=1}" # change it when the MPI wants another: srun --mpi=list. Keep
-                              # --kill-on-bad-exit: without it a dead rank leaves the others waiting until the time limit
+: "${FB_LAUNCHER:=srun --mpi=pmix --kill-on-bad-exit=1}" # change it when the MPI wants another: srun --mpi=list.
+                              # Keep --kill-on-bad-exit: without it a dead rank leaves the others waiting until the
+                              # time limit
 : "${FB_GPU_BIND:=}"          # set it where the site wants a rank to see one GPU: --gpus-per-task=1 --gpu-bind=closest
 : "${FB_MAX_REQUEUES:=100}"   # lower it to bound what one run may cost: FB_TIME times this
 
-# --- where things are --------------------------------------------------------------------------------------------------
+# --- where things are ------------------------------------------------------------------------------------------------
 FB_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 : "${FB_BIN:=$FB_ROOT/bin}"   # change it when the programs are elsewhere, after make install PREFIX=... for one
 : "${FB_PYTHON:=/usr/bin/python3}" # change it to the Python that has h5py, xarray, h5netcdf and matplotlib
 export FB_BIN FB_PYTHON
 
-# --- what the above means; nothing to edit below -----------------------------------------------------------------------
+# --- what the above means; nothing to edit below ---------------------------------------------------------------------
 FB_SBATCH_OPTIONS=(--requeue --ntasks="$FB_TASKS" --signal="B:USR1@$FB_WARN_S")
 [ -z "$FB_ACCOUNT" ] || FB_SBATCH_OPTIONS+=(--account="$FB_ACCOUNT")
 [ -z "$FB_PARTITION" ] || FB_SBATCH_OPTIONS+=(--partition="$FB_PARTITION")

@@ -27,7 +27,7 @@ cover()
 
 if [ "${1:-}" != --inside ]; then
     [ "$(uname)" = Linux ] || skip "it needs Linux"
-    for program in munged slurmctld slurmd sbatch unshare; do
+    for program in munged slurmctld slurmd sbatch unshare setpriv; do
         PATH=$PATH:/usr/sbin:/sbin command -v $program > /dev/null ||
             skip "$program is not installed (Debian: apt-get install slurm-wlm munge)"
     done
@@ -38,11 +38,15 @@ if [ "${1:-}" != --inside ]; then
     why=$("${namespaces[@]}" mount -t tmpfs -o mode=755 fedbrats "$LAB" 2>&1) ||
         skip "this container may not make namespaces and mounts: $why"
     export LAB
-    exec "${namespaces[@]}" "$0" --inside "$@"
+    # unshare does not end at TERM; and it has to end when this script is killed.
+    setpriv --pdeathsig KILL "${namespaces[@]}" "$0" --inside "$@" <&0 &
+    trap 'kill -KILL $!; exit 143' TERM INT
+    wait $!
+    exit
 fi
 shift
 
-# --- inside: this is process 1, with whose end all others end ----------------------------------------------------------
+# --- inside: this is process 1, with whose end all others end --------------------------------------------------------
 nodes=$1 address=10.9.9.9
 shift
 export PATH=$PATH:/usr/sbin:/sbin SLURM_CONF=$LAB/slurm.conf TMPDIR=$LAB/tmp
@@ -55,8 +59,8 @@ hostname lab
 echo "$address lab localhost" > "$LAB/hosts"
 mount --bind "$LAB/hosts" /etc/hosts
 
-# One address for all, and not 127.0.0.1: with no other Slurm resolves no name (AI_ADDRCONFIG), and beside another on the
-# same interface Open MPI calls from the wrong one.
+# One address for all, and not 127.0.0.1: with no other Slurm resolves no name (AI_ADDRCONFIG), and beside another on
+# the same interface Open MPI calls from the wrong one.
 "${FB_PYTHON:-/usr/bin/python3}" - $address << 'PY'
 import fcntl, socket, struct, sys
 SIOCSIFADDR, SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8916, 0x8914, 0x1, 0x40
@@ -67,8 +71,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
 PY
 
 gpus=
-for gpu in 0 1 2 3; do
-    mknod -m 666 "$LAB/gpu$gpu" c 1 3 && gpus=1 || gpus=
+for gpu in 0 1 2 3; do # the copies of /dev/null
+    mknod -m 666 "$LAB/gpu$gpu" c 1 3 2> /dev/null && gpus=1 || gpus=
 done
 cat > "$SLURM_CONF" << CONF
 ClusterName=lab

@@ -20,7 +20,8 @@ if [ -e "$LAB/gres.conf" ] && [ -x "$emulated" ]; then
     mkdir gpu
     cat > gpu/fedbrats << PROGRAM
 #!/bin/bash
-[ "\$1" = --version ] || echo "rank \$SLURM_PROCID on \$SLURMD_NODENAME, \$SLURM_LOCALID there: \${CUDA_VISIBLE_DEVICES:-}"
+[ "\$1" = --version ] ||
+    echo "rank \$SLURM_PROCID on \$SLURMD_NODENAME, \$SLURM_LOCALID there: \${CUDA_VISIBLE_DEVICES:-}"
 export FB_EMULATED_DEVICES=\$(tr , '\n' <<< "\${CUDA_VISIBLE_DEVICES:-}" | grep -c .)
 exec $emulated "\$@"
 PROGRAM
@@ -28,15 +29,15 @@ PROGRAM
     # gpus NAME SEEN USED [NAME=VALUE...]: the GPUs that ranks 0 to 3 see, and those that they use
     gpus()
     {
-        local name=$1 seen=$2 used=$3 rank=0 all=0
+        local name=$1 seen=$2 used=$3 rank=0 all=0 gpu sees
         job=$(FB_BIN=$PWD/gpu submit env "${@:4}" "$jobs/train.sbatch" small.ini --run.output="gpu$number" \
             --run.device=cuda --federation.rounds=1 --train.epochs=1 --privacy.mechanism=none)
         log=logs/fedbrats_$job.log logs=(stderr "$log")
         ends "$job" 120 COMPLETED 0:0 || all=1
         for gpu in $used; do
             grep -q "rank $rank on lab: GPU $gpu of" "$log" || all=1
-            grep -q "^rank $rank on n$((rank / 2 + 1)), $((rank % 2)) there: $(cut -d ' ' -f $((rank + 1)) <<< "$seen")\$" "$log" ||
-                all=1
+            sees=$(cut -d ' ' -f $((rank + 1)) <<< "$seen")
+            grep -qx "rank $rank on n$((rank / 2 + 1)), $((rank % 2)) there: $sees" "$log" || all=1
             rank=$((rank + 1))
         done
         report $all "$name"

@@ -9,7 +9,11 @@ cat > fake/fedbrats << 'PROGRAM'
 # Says "round 1/1" when it may be warned, and ends as $FAKE says.
 case ${1:-} in --version) echo 'fedbrats fake'; exit ;; esac
 case $FAKE in
-    print) printf '<%s>' "$@"; echo; env | grep -E '^(CUDA_VISIBLE_DEVICES|SLURM_CPUS_PER_TASK|SETUP)='; echo "RESULT x=1" ;;
+    print)
+        printf '<%s>' "$@" && echo
+        env | grep -E '^(CUDA_VISIBLE_DEVICES|SLURM_CPUS_PER_TASK|SETUP)='
+        echo "RESULT x=1"
+        ;;
     none) exit 0 ;;
     85) exit 85 ;;
     rank-dies) [ "$SLURM_PROCID" = 0 ] || exit 3; sleep 60 ;;
@@ -58,7 +62,8 @@ fake rank-dies FB_TASKS=2 && alone 143
 report $? "a rank that dies ends the job at once"
 fake on-usr1-85 FB_MAX_REQUEUES=0 && warned && alone 85 && grep -q 'FB_MAX_REQUEUES' "$log"
 report $? "a job that was requeued too often is not requeued again"
-fake on-usr1-late FB_TASKS=2 && warned 2 && until_s 20 waits "$job" 1 && timeout 10 scancel "$job" && grep -q 'status 137' "$log"
+fake on-usr1-late FB_TASKS=2 && warned 2 && until_s 20 waits "$job" 1 && timeout 10 scancel "$job" &&
+    grep -q 'status 137' "$log"
 report $? "a rank that is killed because another ended first does not stop the requeue"
 sleep 1
 in_state "$job" CANCELLED
@@ -75,15 +80,19 @@ fake print FB_SETUP='export SETUP=$unset_too' && ends "$job" 20 COMPLETED && gre
 report $? "FB_SETUP runs first"
 fake print FB_MODULES=no/such && alone 1 && grep -q 'module load no/such failed' "$log"
 report $? "a module that is not there ends the job, with its name"
+seen() # the GPUs that the ranks see
+{
+    sed -n 's/^CUDA_VISIBLE_DEVICES=//p' "$log" | sort | tr '\n' ' '
+}
 if [ -e "$LAB/gres.conf" ]; then
     fake print FB_TASKS=4 FB_GPUS_PER_NODE=2 && ends "$job" 20 COMPLETED &&
-        [ "$(grep -c '^CUDA_VISIBLE_DEVICES=0,1$' "$log")" = 4 ]
+        [ "$(seen)" = '0,1 0,1 0,1 0,1 ' ]
     report $? "GPUs of a node: each of its ranks sees them all"
     fake print FB_TASKS=4 FB_GPUS_PER_NODE=4 FB_GPU_BIND=--gpus-per-task=1 && ends "$job" 20 COMPLETED &&
-        [ "$(grep '^CUDA_VISIBLE_DEVICES=' "$log" | sort | tr '\n' ' ')" = "$(printf 'CUDA_VISIBLE_DEVICES=%s ' 0 1 2 3)" ]
+        [ "$(seen)" = '0 1 2 3 ' ]
     report $? "FB_GPU_BIND=--gpus-per-task=1: each rank sees one"
     fake print FB_TASKS=6 FB_GPUS_PER_NODE=3 FB_GPU_BIND=--gpu-bind=single:2 && ends "$job" 20 COMPLETED &&
-        [ "$(grep '^CUDA_VISIBLE_DEVICES=' "$log" | sort | tr '\n' ' ')" = "$(printf 'CUDA_VISIBLE_DEVICES=%s ' 0 0 1 1 2 2)" ]
+        [ "$(seen)" = '0 0 1 1 2 2 ' ]
     report $? "FB_GPU_BIND=--gpu-bind=single:2: two ranks share one"
     fake print && ends "$job" 20 COMPLETED && ! grep -q '^CUDA_VISIBLE_DEVICES' "$log"
     report $? "without GPUs none is named"

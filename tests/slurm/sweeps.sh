@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Under tests/slurm/cluster.sh 1: jobs/submit-sweep of five runs, of which one completes, one fails, one is cancelled, one
-# is left alone and one is requeued: nobody else notices. Then the figure job, and what is missing, submitted again.
+# Under tests/slurm/cluster.sh 1: jobs/submit-sweep of five runs, of which one completes, one fails, one is cancelled,
+# one is left alone and one is requeued: nobody else notices. Then the figure job, and what is missing, submitted again.
 . "$(dirname "$0")/testing.sh"
 cohort 60
 cat > sweep.ini << INI
@@ -20,7 +20,8 @@ timeout 10 scontrol update PartitionName=main State=DOWN
 timeout 60 "$jobs/submit-sweep" sweep.ini > submitted 2>> stderr
 rm nowhere
 timeout 10 scontrol update PartitionName=main State=UP
-array=$(sed -n 's/^array job \([0-9]*\):.*/\1/p' submitted) figure=$(sed -n 's/^figure job \([0-9]*\):.*/\1/p' submitted)
+array=$(sed -n 's/^array job \([0-9]*\):.*/\1/p' submitted)
+figure=$(sed -n 's/^figure job \([0-9]*\):.*/\1/p' submitted)
 logs=(submitted stderr)
 [ -n "$array" ] && [ -n "$figure" ] && [[ $(field "$figure" Dependency) == afterany:${array}_* ]] &&
     timeout 10 scontrol show job -o "$figure" | grep -q KillOInInvalidDependent=Yes
@@ -45,10 +46,16 @@ requeued "${array}_4" "$(element 4)" 1
 report $? "it is warned, requeued and started again"
 # Time for what a requeue of the whole array would do.
 sleep 3
-in_state "${array}_0" COMPLETED && in_state "${array}_1" FAILED && in_state "${array}_2" RUNNING &&
-    in_state "${array}_3" RUNNING && for other in 0 1 2 3; do
-        [ "$(field "${array}_$other" Restarts)" = 0 ] && [ "$(grep -c '^=== .* requeues ' "$(element $other)")" = 1 ] || break
+once() # NUMBER...: these were started once
+{
+    local other
+    for other in "$@"; do
+        [ "$(field "${array}_$other" Restarts)" = 0 ] &&
+            [ "$(grep -c '^=== .* requeues ' "$(element "$other")")" = 1 ] || return 1
     done
+}
+in_state "${array}_0" COMPLETED && in_state "${array}_1" FAILED && in_state "${array}_2" RUNNING &&
+    in_state "${array}_3" RUNNING && once 0 1 2 3
 report $? "its siblings are untouched: running, complete or failed, started once"
 in_state "$figure" PENDING
 report $? "the figure job waits"
@@ -70,11 +77,12 @@ ln -s shards nowhere
 timeout 60 "$jobs/submit-sweep" sweep.ini > submitted 2>> stderr
 logs=(submitted stderr)
 again=$(sed -n 's/^array job \([0-9]*\): 3 of 5 runs.*/\1/p' submitted)
-[ -n "$again" ] && ends "${again}_1" 60 COMPLETED 0:0 && ! timeout 10 scontrol show job "${again}_0" > /dev/null 2>> stderr
+[ -n "$again" ] && ends "${again}_1" 60 COMPLETED 0:0 && [ -z "$(field "${again}_0" JobState)" ]
 report $? "submitted again, only what is missing runs"
 seen=$(rounds "$(element 2)")
 array=$again
-until_s 30 told "$(element 2)" 1 && [ "$(sed -n 's/.* round \([0-9]*\)\/.*/\1/p' "$(element 2)" | head -n 1)" -ge "$seen" ]
+until_s 30 told "$(element 2)" 1 &&
+    [ "$(sed -n 's/.* round \([0-9]*\)\/.*/\1/p' "$(element 2)" | head -n 1)" -ge "$seen" ]
 report $? "and goes on where it was cancelled"
 timeout 10 scancel "$again"
 mkdir -p logs
