@@ -15,6 +15,7 @@ unset FB_TASKS FB_NODES FB_CPUS_PER_TASK FB_GPUS_PER_NODE FB_ACCOUNT FB_PARTITIO
     "$FB_BIN/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > /dev/null 2>> "$dir/err" ||
     { report 1 "cohort"; echo "1..$number"; exit 1; }
 cd "$dir" || exit 1
+mkdir tmp && export TMPDIR=$dir/tmp
 cat > small.ini << INI
 [data]
 shards = $dir/shards
@@ -83,7 +84,7 @@ report $? "the cost comes from the runs that were made"
 # --- changed afterwards
 cp first.ini kept.ini
 sed -i 's/select = random/select = topk/' first.ini && run first.ini --local
-[ $? = 2 ] && grep -q 'fraction-0.4_seed-1 has begun .*: --sharing.select=random; now --sharing.select=topk' err
+[ $? = 2 ] && grep -q 'fraction-0.4_seed-1 has begun.*: --sharing.select=random; now --sharing.select=topk' err
 report $? "a run that has begun keeps its options"
 sed 's/run.seed = 1, 2/run.seed = 2/' kept.ini > first.ini && run first.ini --local
 [ $? = 2 ] && grep -q 'run fraction-0.4_seed-1 is not in first.ini any more' err
@@ -106,7 +107,7 @@ sed -i '/step_seconds/d; /ranks/d; /threads/d; s/rounds = 2/rounds = 20/' cost.i
 run cost.ini --dry-run --measure && grep -q 'cost: .* core-hours' out &&
     grep -q 'one round of fraction.*, made here' out
 report $? "--measure makes one round"
-[ ! -e cost ] && [ -z "$(ls -d "${TMPDIR:-/tmp}"/submit-sweep.* 2> /dev/null)" ]
+[ ! -e cost ] && [ -z "$(ls -d "$dir"/tmp/submit-sweep.* 2> /dev/null)" ]
 report $? "and leaves nothing behind"
 
 # --- what is refused, before anything is written
@@ -160,7 +161,8 @@ report $? "a folder that is no sweep"
 
 mkdir -p results/demo data && ln -s "$dir/shards" results/demo/shards && ln -s "$dir/shards" data/shards
 for example in demo 13gpus shared-gpus; do
-    run "${sweep%/*}/examples/sweep-$example.ini" --dry-run && grep -q '^\(18\|9\|6\) runs: 0 complete' out && [ ! -s err ]
+    run "${sweep%/*}/examples/sweep-$example.ini" --dry-run && [ ! -s err ] &&
+        grep -q '^\(18\|9\|6\) runs: 0 complete' out
     report $? "the example $example"
 done
 
