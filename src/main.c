@@ -177,10 +177,8 @@ static int plan(int argc, char **argv)
     return code;
 }
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
-    if (!fb_cpu_suffices("fedbrats"))
-        return FB_EXIT_FAILED;
     if (fb_options_wants(argc, argv, "--version")) {
         printf("fedbrats %s (%s)\n", fb_build_version(), fb_build_revision());
         return FB_EXIT_OK;
@@ -207,4 +205,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "fedbrats: unknown command \"%s\"\n", argv[1]);
     print_usage(stderr);
     return FB_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    if (!fb_cpu_suffices("fedbrats"))
+        return FB_EXIT_FAILED;
+    const int code = run_command(argc, argv);
+    return code == FB_EXIT_OK ? report_error(fb_output_flush(), 1) : code;
 }

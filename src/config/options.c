@@ -4,6 +4,7 @@
 #include "config/option_value.h"
 #include "core/mem.h"
 
+#include <errno.h>
 #include <ini.h>
 #include <string.h>
 #include <strings.h>
@@ -190,13 +191,14 @@ fb_status fb_options_read_ini(fb_options *options, const char *path)
 {
     file_reader reader = {options, path, fopen(path, "r"), 0, 0, FB_OK};
     if (!reader.file)
-        return FB_USAGE("%s: cannot open the configuration; give the path of an existing INI file", path);
+        return FB_USAGE("%s: cannot open the configuration: %s; give the path of an existing INI file", path,
+                        strerror(errno));
     const int bad_line = ini_parse_stream(read_line, &reader, on_value, &reader);
-    const int unreadable = ferror(reader.file);
+    const int unreadable = ferror(reader.file), reason = errno;
     fclose(reader.file);
     if (unreadable) {
         fb_error_free(&reader.status);
-        return FB_USAGE("%s: cannot read the configuration", path);
+        return FB_USAGE("%s: cannot read the configuration: %s", path, strerror(reason));
     }
     if (bad_line != 0 && (reader.status == FB_OK || bad_line < reader.failed_line)) {
         fb_error_free(&reader.status);

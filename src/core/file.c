@@ -32,6 +32,27 @@ int fb_folder_exists(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+static fb_status find(const char *path, mode_t type, int *found)
+{
+    struct stat info;
+    *found = 0;
+    if (stat(path, &info) == 0)
+        *found = (info.st_mode & S_IFMT) == type;
+    else if (errno != ENOENT && errno != ENOTDIR)
+        return FB_FAIL("%s: cannot look whether it exists: %s", path, strerror(errno));
+    return FB_OK;
+}
+
+fb_status fb_file_find(const char *path, int *found)
+{
+    return find(path, S_IFREG, found);
+}
+
+fb_status fb_folder_find(const char *path, int *found)
+{
+    return find(path, S_IFDIR, found);
+}
+
 fb_status fb_folder_make(const char *path)
 {
     char part[FB_PATH_CHARS];
@@ -58,7 +79,11 @@ fb_status fb_file_read(const char *path, int64_t limit_bytes, char **data, int64
         return FB_FAIL("%s: cannot open: %s", path, strerror(errno));
     struct stat info;
     char *buffer = NULL;
-    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
+    if (fstat(fileno(file), &info) != 0) {
+        status = FB_FAIL("%s: cannot read its size: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) {
         status = FB_FAIL("%s: not a regular file", path);
         goto done;
     }
@@ -87,12 +112,38 @@ static fb_status sync_path(const char *path, int flags)
     const int fd = open(path, flags);
     if (fd < 0)
         return FB_FAIL("%s: cannot open to flush: %s", path, strerror(errno));
-    const int failed = fsync(fd) != 0;
+    const int failed = fb_fd_flush(fd) != 0;
     const int reason = errno;
-    close(fd);
+    (void)close(fd); /* what was written is on disk, or the flush has failed */
     if (failed)
         return FB_FAIL("%s: cannot flush to disk: %s", path, strerror(reason));
     return FB_OK;
+}
+
+int fb_fd_write(int fd, const void *data, size_t size_bytes, int64_t at)
+{
+    const char *bytes = data;
+    while (size_bytes > 0) {
+        const ssize_t done = at < 0 ? write(fd, bytes, size_bytes) : pwrite(fd, bytes, size_bytes, (off_t)at);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done == 0)
+            errno = ENOSPC;
+        if (done <= 0)
+            return -1;
+        bytes += done;
+        size_bytes -= (size_t)done;
+        at += at < 0 ? 0 : done;
+    }
+    return 0;
+}
+
+int fb_fd_flush(int fd)
+{
+    while (fsync(fd) != 0)
+        if (errno != EINTR)
+            return -1;
+    return 0;
 }
 
 fb_status fb_file_commit(const char *temporary, const char *path)
@@ -164,10 +215,10 @@ fb_status fb_file_sha256(const char *path, char hex[FB_SHA256_CHARS])
     size_t got;
     while ((got = fread(buffer, 1, sizeof buffer, file)) > 0)
         crypto_hash_sha256_update(&state, buffer, got);
-    const int failed = ferror(file);
+    const int failed = ferror(file), reason = errno;
     fclose(file);
     if (failed)
-        return FB_FAIL("%s: cannot read", path);
+        return FB_FAIL("%s: cannot read: %s", path, strerror(reason));
     crypto_hash_sha256_final(&state, digest);
     to_hex(digest, hex);
     return FB_OK;

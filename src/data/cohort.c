@@ -62,6 +62,7 @@ static fb_status count_cases(fb_cohort *cohort, const char *path, const fb_csv *
 static fb_status check_hospitals(const fb_cohort *cohort, const char *folder, const char *path)
 {
     char file[FB_PATH_CHARS];
+    int found = 0;
     if (cohort->hospital_count == 0)
         return FB_FAIL("%s: no hospital has a case", path);
     for (int i = 0; i < cohort->hospital_count; i++) {
@@ -70,12 +71,14 @@ static fb_status check_hospitals(const fb_cohort *cohort, const char *folder, co
         if (hospital->train_cases == 0)
             return FB_FAIL("%s: hospital %s has no train case; give it one or leave it out, then run brats-split again",
                            path, hospital->name);
-        if (!fb_file_exists(file))
+        FB_TRY(fb_file_find(file, &found));
+        if (!found)
             return FB_FAIL("%s: the shard of hospital %s is missing; copy it again or run brats-split again", file,
                            hospital->name);
     }
     FB_TRY(fb_path_join(file, folder, FB_SHARD_TEST_FILE));
-    return fb_file_exists(file) ? FB_OK : FB_FAIL("%s: the test shard is missing; copy it again", file);
+    FB_TRY(fb_file_find(file, &found));
+    return found ? FB_OK : FB_FAIL("%s: the test shard is missing; copy it again", file);
 }
 
 static fb_status load(fb_cohort *cohort, const char *folder)
@@ -83,8 +86,10 @@ static fb_status load(fb_cohort *cohort, const char *folder)
     char path[FB_PATH_CHARS];
     fb_csv *manifest = NULL;
     fb_status status = FB_OK;
+    int found = 0;
     FB_TRY(fb_path_join(path, folder, MANIFEST));
-    if (!fb_folder_exists(folder))
+    FB_TRY(fb_folder_find(folder, &found));
+    if (!found)
         return FB_FAIL("%s: there is no such folder; brats-split makes it", folder);
     FB_TRY(fb_csv_read(path, &manifest));
     FB_TRY_GOTO(status, count_cases(cohort, path, manifest), done);

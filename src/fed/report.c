@@ -374,8 +374,7 @@ fb_status fb_report_result(const fb_report *report, const char *model_sha256, co
            mean_share(report), spent.epsilon, spent.per_parameter, spent.delta, plan->guarantee->unit, neighbours(plan),
            fb_privacy_trust_name(plan->release.trust), spent.accountant, plan->formal_failure ? "false" : "true",
            (long long)report->bytes_total, report->overhead_s / report->round_s, model_sha256, results_path);
-    fflush(stdout);
-    return FB_OK;
+    return fb_output_flush();
 }
 
 fb_status fb_report_summary_records(const fb_report *report, int complete, const char *model_sha256,

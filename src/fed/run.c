@@ -49,12 +49,17 @@ static fb_status refuse_used_folder(const char *path)
 {
     DIR *folder = opendir(path);
     const struct dirent *entry;
+    if (!folder && errno == ENOTDIR)
+        return FB_USAGE("run.output = %s: %s", path, strerror(errno));
     if (!folder)
-        return errno == ENOENT ? FB_OK : FB_USAGE("run.output = %s: %s", path, strerror(errno));
+        return errno == ENOENT ? FB_OK : FB_FAIL("%s: cannot open the folder: %s", path, strerror(errno));
     fb_status status = FB_OK;
+    errno = 0;
     while (status == FB_OK && (entry = readdir(folder)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             status = FB_USAGE("run.output = %s: the folder is not empty; choose another or remove it", path);
+    if (status == FB_OK && errno != 0)
+        status = FB_FAIL("%s: cannot list the folder: %s", path, strerror(errno));
     closedir(folder);
     return status;
 }

@@ -128,10 +128,14 @@ static fb_status write_temporary(const fb_results *results, hid_t file)
                                          : "");
         goto done;
     }
-    errno = 0;
-    const int whole = fwrite(bytes, 1, (size_t)size_bytes, stream) == (size_t)size_bytes && fflush(stream) == 0;
-    if (fclose(stream) != 0 || !whole) {
-        status = FB_FAIL("%s: cannot write %lld bytes: %s", results->temporary, (long long)size_bytes, strerror(errno));
+    int reason = 0;
+    if (fwrite(bytes, 1, (size_t)size_bytes, stream) != (size_t)size_bytes || fflush(stream) != 0)
+        reason = errno;
+    if (fclose(stream) != 0 && reason == 0)
+        reason = errno;
+    if (reason != 0) {
+        status =
+            FB_FAIL("%s: cannot write %lld bytes: %s", results->temporary, (long long)size_bytes, strerror(reason));
         (void)unlink(results->temporary);
     }
 done:
@@ -169,7 +173,9 @@ static fb_status fill_image(fb_results *results, const fb_results_spec *spec, hi
 
 static fb_status check_absent(const char *path)
 {
-    if (access(path, F_OK) == 0)
+    int found = 0;
+    FB_TRY(fb_file_find(path, &found));
+    if (found)
         return FB_FAIL("%s exists already, and results are never overwritten; remove it, or choose another output",
                        path);
     return FB_OK;
@@ -233,17 +239,14 @@ static fb_status put(const fb_results *results, const char *name, int64_t offset
                      int64_t count)
 {
     const size_t size_bytes = (size_t)count * VALUE_BYTES;
-    errno = 0;
-    const ssize_t written = pwrite(results->fd, values, size_bytes, (off_t)offset_bytes);
-    if (written < 0 || (size_t)written != size_bytes)
-        return FB_FAIL("%s: /%s: cannot write %zu bytes: %s", results->path, name, size_bytes,
-                       errno ? strerror(errno) : "only a part was written");
+    if (fb_fd_write(results->fd, values, size_bytes, offset_bytes) != 0)
+        return FB_FAIL("%s: /%s: cannot write %zu bytes: %s", results->path, name, size_bytes, strerror(errno));
     return FB_OK;
 }
 
 static fb_status flush(const fb_results *results)
 {
-    if (fsync(results->fd) != 0)
+    if (fb_fd_flush(results->fd) != 0)
         return FB_FAIL("%s: cannot flush to disk: %s", results->path, strerror(errno));
     return FB_OK;
 }
