@@ -1,38 +1,48 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Preloaded under mpirun by tests/cli_train.sh: on rank FB_ALLOC_RANK counts the calls of aligned_alloc, writes their
- * number to the file FB_ALLOC_COUNT at the end, and lets call number FB_ALLOC_FAIL fail. */
-#include <errno.h>
+ * Preloaded by tests/cli_faults.sh and tests/cli_train.sh: lets one allocation fail, as tests/faults.h says. Those of
+ * the program itself count, and those that the C library makes for it (streams in memory, strdup); not those of other
+ * libraries, whose failures are theirs to handle, unless FB_FAULT_LIBRARY names one by a part of its path. */
+#define _GNU_SOURCE
+#include "faults.h"
+
 #include <malloc.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-static long calls;
-
-static int is_chosen_rank(void)
+static int is_counted(const void *caller)
 {
-    const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *chosen = getenv("FB_ALLOC_RANK");
-    return rank && chosen && strcmp(rank, chosen) == 0;
+    Dl_info from;
+    const char *library = getenv("FB_FAULT_LIBRARY");
+    if (!dladdr(caller, &from) || !from.dli_fname)
+        return 0;
+    if (library)
+        return strstr(from.dli_fname, library) != NULL;
+    return fault_is_ours(caller) || strstr(from.dli_fname, "/libc.so");
 }
 
-void *aligned_alloc(size_t alignment, size_t size_bytes)
+static int fails(const char *call, const void *caller)
 {
-    const char *fail = getenv("FB_ALLOC_FAIL");
-    calls++;
-    if (fail && calls == strtol(fail, NULL, 10) && is_chosen_rank()) {
-        errno = ENOMEM;
-        return NULL;
+    static _Thread_local int inside; /* what is asked here may allocate */
+    if (inside)
+        return 0;
+    inside = 1;
+    const int failed = is_counted(caller) && fault(call, "") != FAULT_NONE;
+    inside = 0;
+    return failed;
+}
+
+/* The next definition, which is a sanitizer's where there is one. */
+#define ALLOCATES(name, parameters, arguments)                                                                         \
+    void *name parameters                                                                                              \
+    {                                                                                                                  \
+        static void *(*real)parameters;                                                                                \
+        if (!real) {                                                                                                   \
+            void *found = dlsym(RTLD_NEXT, #name);                                                                     \
+            memcpy(&real, &found, sizeof real);                                                                        \
+        }                                                                                                              \
+        return fails(#name, __builtin_return_address(0)) ? NULL : real arguments;                                      \
     }
-    return memalign(alignment, size_bytes);
-}
 
-__attribute__((destructor)) static void write_count(void)
-{
-    const char *path = getenv("FB_ALLOC_COUNT");
-    FILE *file = path && is_chosen_rank() ? fopen(path, "w") : NULL;
-    if (!file)
-        return;
-    fprintf(file, "%ld\n", calls);
-    fclose(file);
-}
+ALLOCATES(malloc, (size_t size), (size))
+ALLOCATES(calloc, (size_t count, size_t size), (count, size))
+ALLOCATES(realloc, (void *old, size_t size), (old, size))
+ALLOCATES(aligned_alloc, (size_t alignment, size_t size), (alignment, size))

@@ -11,12 +11,14 @@
  * The system is called directly where this writes: the wrapped functions must not meet themselves. */
 #pragma once
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,6 +30,16 @@ static int fault_is_here(void)
 {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK"), *chosen = getenv("FB_FAULT_RANK");
     return !chosen || (rank && strcmp(rank, chosen) == 0);
+}
+
+/* Whether the program itself made the call, and not one of its libraries. */
+static inline int fault_is_ours(const void *caller)
+{
+    const unsigned long entry = getauxval(AT_ENTRY);
+    void *start = NULL;
+    Dl_info program, from;
+    memcpy(&start, &entry, sizeof start);
+    return dladdr(start, &program) && dladdr(caller, &from) && program.dli_fbase == from.dli_fbase;
 }
 
 static int fault_is_below(const char *path)

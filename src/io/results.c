@@ -61,8 +61,10 @@ enum { GROW_BYTES = 1 << 20 };
 /* A new file. `path` is for messages; HDF5 wants that there is no such file. */
 static fb_status image_create(const char *path, hid_t *file)
 {
-    const hid_t access = fb_h5_file_access(), creation = H5Pcreate(H5P_FILE_CREATE);
-    hid_t made = H5Pset_fapl_core(access, GROW_BYTES, 0);
+    const hid_t access = fb_h5_file_access(), creation = access < 0 ? access : H5Pcreate(H5P_FILE_CREATE);
+    hid_t made = creation;
+    if (made >= 0)
+        made = H5Pset_fapl_core(access, GROW_BYTES, 0);
     if (made >= 0)
         made = H5Pset_link_creation_order(creation, FB_H5_ORDERED);
     if (made >= 0)
@@ -83,7 +85,9 @@ static fb_status image_open(const char *path, const void *bytes, int64_t size_by
     const hid_t access = fb_h5_file_access();
     void *not_changed = NULL; /* HDF5 asks for a pointer to non-const, but copies */
     memcpy(&not_changed, &bytes, sizeof bytes);
-    hid_t opened = H5Pset_fapl_core(access, GROW_BYTES, 0);
+    hid_t opened = access;
+    if (opened >= 0)
+        opened = H5Pset_fapl_core(access, GROW_BYTES, 0);
     if (opened >= 0)
         opened = H5Pset_file_image(access, not_changed, (size_t)size_bytes);
     if (opened >= 0)
