@@ -40,7 +40,12 @@ static void print_usage(FILE *stream)
         "plan.solve finds noise, rounds or share for a budget; --examples: what published settings really spend.\n"
         "audit measures a lower bound of what the mechanisms spend.\n"
         "\n"
-        "Exit status: 0 ok, 1 failed, 2 usage or configuration error.\n",
+        "train goes on with a run that was interrupted: the same command again. SIGUSR1, SIGTERM or a file named stop "
+        "in\n"
+        "run.output ask it to stop with a checkpoint.\n"
+        "\n"
+        "Exit status: 0 ok, 1 failed, 2 usage or configuration error, 85 stopped on request: the same command goes "
+        "on.\n",
         stream);
 }
 
@@ -57,7 +62,9 @@ static void print_help(void)
 static int report_error(fb_status status, int print)
 {
     const int code = fb_error_exit_code(status);
-    if (status != FB_OK && print)
+    if (code == FB_EXIT_STOPPED && print)
+        fb_log_info("%s; the same command goes on", fb_error_message(status));
+    else if (status != FB_OK && print)
         fb_log_error("%s", fb_error_message(status));
     fb_error_free(&status);
     return code;

@@ -2,18 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # A run that is killed at any step of its writing and sending, and goes on: what the server received is on disk and
 # charged, read here without the program; and model, ledgers, messages and metrics end as those of an uninterrupted run.
-# FB_LONG=1: every pass of every point, with trust = local and without MPI.
 set -u
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 exec 2> "$dir/stderr" # where the shell says that a command was killed
 logs=("$dir/err")
 . "$(dirname "$0")/tap.sh"
+. "$(dirname "$0")/resume.sh"
 
-bin=$FB_BIN
-"$bin/brats-phantom" --output "$dir/cohort" --shape 32x32x32 --scale 0.001 --seed 3 > /dev/null 2> "$dir/err" &&
-    "$bin/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > /dev/null 2>> "$dir/err" ||
-    { report 1 "cohort"; echo "1..$number"; exit 1; }
+make_cohort
 
 cat > "$dir/small.ini" << INI
 [data]
@@ -41,109 +38,33 @@ every = 2
 INI
 hospitals=4 # of a round: 0.3 of 13
 
-train() # RANKS NAME OPTION...: RANKS 0 is without MPI
-{
-    local ranks=$1 launcher=()
-    [ "$ranks" = 0 ] || launcher=(mpirun --oversubscribe -n "$ranks")
-    shift
-    timeout 60 "${launcher[@]}" "$bin/fedbrats" train "$dir/small.ini" --run.output="$dir/$1" "${@:2}" \
-        > "$dir/$1.out" 2> "$dir/err"
-}
-
-# on_record RUN LEAST: the ledgers, read without the program, have a right chain and at least LEAST lines of hospitals,
-# each with its message; a line that is torn is none.
-on_record()
-{
-    "$FB_PYTHON" - "$dir/$1" "$2" 2>> "$dir/err" << 'PY'
-import glob, hashlib, os, sys
-folder, least, lines = sys.argv[1], int(sys.argv[2]), 0
-for path in glob.glob(folder + "/ledger/*.txt"):
-    who, chain = os.path.basename(path)[:-4], ""
-    for number, line in enumerate(open(path).read().split("\n")[:-1]):
-        text, written = line[:-64], line[-64:]
-        chain = hashlib.sha256((chain + text).encode()).hexdigest()
-        assert chain == written, (path, number + 1)
-        if number == 0:
-            continue
-        attempt, round_, hospital, steps, count, message = text.split()
-        stored = f"{folder}/outbox/{who}/{int(round_):07d}_{attempt}.msg"
-        assert hashlib.sha256(open(stored, "rb").read()).hexdigest() == message, stored
-        lines += who != "server"
-assert lines >= least, f"{lines} lines, but {least} messages were received"
-PY
-}
-
-# same NAME RUN: model, ledgers, messages and totals of two runs
-same()
-{
-    cmp -s "$dir/$1/model.safetensors" "$dir/$2/model.safetensors" && diff -r "$dir/$1/ledger" "$dir/$2/ledger" &&
-        diff -r -x '*.tmp' "$dir/$1/outbox" "$dir/$2/outbox" &&
-        diff <(totals "$1") <(totals "$2")
-} >> "$dir/err" 2>&1
-
-totals() # RUN: the line RESULT but for paths and times
-{
-    sed 's/overhead_fraction=[^ ]*//; s/results=.*//' "$dir/$1.out"
-}
-
-# same_rounds NAME RUN: and every round of their results
-same_rounds()
-{
-    same "$1" "$2" && "$FB_PYTHON" - "$dir/$1/results.h5" "$dir/$2/results.h5" << 'PY'
-import sys, numpy, h5py
-with h5py.File(sys.argv[1]) as a, h5py.File(sys.argv[2]) as b:
-    assert a.attrs["status"] == b.attrs["status"] == b"complete"
-    for name in ("dice_mean", "dice_validation_mean", "epsilon_total", "epsilon_round", "bytes_sent", "participated"):
-        assert numpy.array_equal(a[name][()], b[name][()], equal_nan=name[0] in "de"), name
-    assert a.attrs["epsilon_spent"] == b.attrs["epsilon_spent"]
-PY
-} >> "$dir/err" 2>&1
-
-# kill_and_resume RANKS FULL POINT COUNT OPTION...: POINT's COUNT-th pass; status 3 when the run ended before it
+# kill_and_resume RANKS FULL POINT COUNT OPTION...: POINT's COUNT-th pass
 kill_and_resume()
 {
     local ranks=$1 full=$2 point=$3 count=$4 received=0
     shift 4
     rm -rf "$dir/run"
-    FEDBRATS_KILL=$point:$count train "$ranks" run "$@" && return 3
+    FEDBRATS_KILL=$point:$count train "$ranks" run "$@" && return 1
     case $point in
         message.*) [ "$ranks" = 2 ] || received=$count ;;
         server.applied) received=$((count * hospitals)) ;;
         round.*) received=$((count * hospitals)) ;;
     esac
     on_record run "$received" || return 1
-    if [ ! -e "$dir/run/used.ini" ]; then # killed before there was a run
-        train "$ranks" run "$@" --run.resume=true
-        [ $? = 2 ] && grep -q 'start it without run.resume' "$dir/err"
-        return
-    fi
-    train "$ranks" run "$@" --run.resume=true && same "$full" run
+    train "$ranks" run "$@" && same "$full" run
 }
 
 # --- every point, without MPI and with two ranks
 train 0 full && on_record full $((3 * hospitals))
 report $? "an uninterrupted run keeps and charges every message"
 points='file.written:1 file.written:3 file.written:16 file.flushed:17 file.renamed:1 file.renamed:18
-    outbox.stored:7 ledger.written:1 ledger.written:6 outbox.charged:4 message.sent:2
+    checkpoint.begun:1 checkpoint.model:2 checkpoint.written:1 checkpoint.pruning:1 outbox.stored:7 ledger.written:1 ledger.written:6 outbox.charged:4 message.sent:2
     message.received:1 message.received:11 server.applied:1 server.applied:3 run.created:1
     round.done:2 round.committed:1 round.committed:3'
 central='--privacy.trust=central --federation.weighting=uniform'
-if [ "${FB_LONG:-0}" = 1 ]; then
-    points=$(for point in file.written file.flushed file.renamed outbox.stored ledger.written outbox.charged \
-        message.sent message.received server.summed server.applied run.created round.done round.committed; do
-        for count in $(seq 60); do echo $point:$count; done
-    done)
-fi
-ended=
-for point in $points; do # a long list goes on to the next point where the run ends before the pass
-    [ "$ended" != "${point%:*}" ] || continue
+for point in $points; do
     kill_and_resume 0 full "${point%:*}" "${point#*:}"
-    rc=$?
-    if [ $rc = 3 ]; then
-        ended=${point%:*}
-        [ "${FB_LONG:-0}" != 1 ] || continue
-    fi
-    report $rc "killed at $point, goes on to the same bits"
+    report $? "killed at $point, goes on to the same bits"
 done
 train 2 two && same_rounds full two
 report $? "two ranks keep and charge the same"
@@ -174,53 +95,50 @@ lines() # RUN: charged messages of hospitals
 {
     cat "$dir/$1"/ledger/hospital_*.txt | grep -vc '^fedbrats'
 }
-cp -r "$dir/full" "$dir/lost"
+again lost full
 message=$(ls "$dir"/lost/outbox/hospital_*/0000001_0.msg | head -n 1)
 rm "$message"
-train 0 lost --run.resume=true && grep -q 'is missing: a new attempt' "$dir/err" && [ -s "${message%_0.msg}_1.msg" ] &&
+train 0 lost && grep -q 'is missing: a new attempt' "$dir/err" && [ -s "${message%_0.msg}_1.msg" ] &&
     ! cmp -s "$dir/lost/model.safetensors" "$dir/full/model.safetensors" &&
     [ "$(lines lost)" -gt "$(lines full)" ] && grep -q '^1 1 ' "$dir"/lost/ledger/hospital_*.txt
 report $? "a lost message: fresh noise, a second charge, and a warning"
-again=$(lines lost)
-cp "$dir/lost/model.safetensors" "$dir/model"
-train 0 lost --run.resume=true && [ "$(lines lost)" = "$again" ] && cmp -s "$dir/model" "$dir/lost/model.safetensors" &&
-    [ -s "$dir/lost/results.h5.before-resume-2" ]
+again lost2 lost
+train 0 lost2 && [ "$(lines lost2)" = "$(lines lost)" ] && cmp -s "$dir/lost2/model.safetensors" "$dir/lost/model.safetensors"
 report $? "and the attempt is then the one that is sent again"
-cp -r "$dir/central" "$dir/sum"
+again sum central
 rm "$dir/sum/outbox/server/0000002_0.msg"
-train 0 sum $central --run.resume=true && [ "$(lines sum)" = $(($(lines central) + hospitals)) ] &&
+train 0 sum $central && [ "$(lines sum)" = $(($(lines central) + hospitals)) ] &&
     [ "$(wc -l < "$dir/sum/ledger/server.txt")" = 5 ] && grep -q 'since they share their noise' "$dir/err"
 report $? "a lost sum is charged to every hospital of its round"
 ledger=$(ls -S "$dir"/full/ledger/hospital_*.txt | head -n 1)
-cp -r "$dir/full" "$dir/torn"
+again torn full
 truncate -s -30 "$dir/torn/ledger/${ledger##*/}"
-train 0 torn --run.resume=true && grep -q 'cut off' "$dir/err" && same_rounds full torn
+train 0 torn && grep -q 'cut off' "$dir/err" && same_rounds full torn
 report $? "a torn last line is cut off, and its message charged"
 
 # --- what was spent must be known: ledgers and messages that are gone, a second process, an edited budget
 unknown() # NAME TEXT RUN OPTION...
 {
     local name=$1 text=$2
-    train 0 "${@:3}" --run.resume=true
+    train 0 "${@:3}"
     [ $? = 1 ] && grep -q -- "$text" "$dir/err"
     report $? "refused: $name"
 }
 for who in hospital_00 server; do
-    rm -rf "$dir/gone"
-    cp -r "$dir/central" "$dir/gone"
+    again gone central
     who=$(cd "$dir/gone/ledger" && ls | grep "${who%_*}" | head -n 1)
     rm "$dir/gone/ledger/$who"
     unknown "the ledger ${who%.txt} is missing" "$who: the privacy ledger is missing, though the run has begun" gone \
         $central
 done
-rm -rf "$dir/gone"
-cp -r "$dir/full" "$dir/gone"
+again gone full
 sed -i '$d' "$dir/gone/ledger/${ledger##*/}"
 rm "$dir/gone/outbox/$(basename "$ledger" .txt)"/*
 for again in "" ", asked again"; do
     unknown "a ledger's last line and the message are gone$again" 'in the results, but neither in its privacy ledger' \
         gone
 done
+again gone full
 exec 9>> "$dir/gone/ledger/hospital_00.txt"
 flock -n 9
 unknown "another process uses the folder" 'another process has this privacy ledger open' gone
@@ -228,7 +146,7 @@ exec 9>&-
 exponential='--sharing.select=exponential --privacy.epsilon_query=26'
 train 0 gumbel $exponential
 sed -i 's/^epsilon_query = .*/epsilon_query = 1/' "$dir/gumbel/used.ini"
-train 0 gumbel --sharing.select=exponential --privacy.epsilon_query=1 --run.resume=true --federation.rounds=4
+train 0 gumbel --sharing.select=exponential --privacy.epsilon_query=1 --federation.rounds=4
 [ $? = 2 ] && grep -q 'this ledger charges another mechanism: it has "epsilon-query=26"' "$dir/err"
 report $? "refused: another budget of the exponential mechanism"
 
@@ -236,29 +154,27 @@ report $? "refused: another budget of the exponential mechanism"
 refused() # NAME TEXT RUN OPTION...
 {
     local name=$1 text=$2
-    train 0 "${@:3}" --run.resume=true
+    train 0 "${@:3}"
     [ $? = 2 ] && grep -q -- "$text" "$dir/err"
     report $? "refused: $name"
 }
 refused "another clip" 'privacy.clip is 0.002, but .*has 0.001' full --privacy.clip=2e-3
 refused "another seed" 'run.seed is 2' full --run.seed=2
 refused "fewer rounds" 'federation.rounds is 2' full --federation.rounds=2
-refused "moments kept" 'train.momentum = restart' full --train.momentum=keep
-refused "no mechanism" 'nothing to resume from' full --privacy.mechanism=none
-refused "no run" 'no run has begun there' nowhere
-cp -r "$dir/full" "$dir/edited"
+refused "moments kept" 'train.momentum is keep' full --train.momentum=keep
+refused "no mechanism" 'privacy.mechanism is none' full --privacy.mechanism=none
+refused "no run" 'no run has begun in' nowhere --run.resume=require
+again edited full
 sed -i 's/^clip = .*/clip = 0.002/' "$dir/edited/used.ini"
 refused "another clip behind an edited used.ini" 'this ledger charges another mechanism' edited --privacy.clip=2e-3
-cp -r "$dir/full" "$dir/moved"
+again moved full
 sed -i 's/^data: ./data: x/' "$dir/moved/identity.txt"
 refused "other data" 'the run began with "data: x' moved
-train 0 full
-[ $? = 2 ] && grep -q 'not empty' "$dir/err"
-report $? "without run.resume the folder is refused"
+refused "a used folder" 'run.resume = never' full --run.resume=never
 
 # --- more rounds; a limit on the spending
-cp -r "$dir/full" "$dir/longer"
-train 0 longer --run.resume=true --federation.rounds=4 && train 0 four --federation.rounds=4 && same_rounds four longer
+again longer full
+train 0 longer --federation.rounds=4 && train 0 four --federation.rounds=4 && same_rounds four longer
 report $? "a finished run goes on with more rounds"
 for ranks in 0 2; do
     train $ranks stop$ranks --privacy.stop_at_epsilon=1700 --federation.participation=1 &&
@@ -277,7 +193,7 @@ train 0 first --privacy.stop_at_epsilon=1
 report $? "a limit below the first round is refused"
 rm -rf "$dir/system"
 FEDBRATS_KILL=message.received:6 train 0 system --privacy.key=system
-on_record system 6 && train 0 system --privacy.key=system --run.resume=true &&
+on_record system 6 && train 0 system --privacy.key=system &&
     [ "$(lines system)" = $((3 * hospitals)) ]
 report $? "with fresh keys nothing is charged twice either"
 

@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,25 @@ fb_status fb_comm_broadcast(fb_comm *comm, void *buffer, int64_t size_bytes)
 fb_status fb_comm_gather(fb_comm *comm, const void *buffer, int64_t size_bytes, void *out)
 {
     return comm->ops->gather(comm, buffer, size_bytes, out);
+}
+
+static fb_status find_largest(fb_comm *comm, double *value, double *all)
+{
+    FB_TRY(fb_comm_gather(comm, value, sizeof *value, all));
+    for (int rank = 0; all && rank < comm->size; rank++)
+        *value = fmax(*value, all[rank]);
+    return fb_comm_broadcast(comm, value, sizeof *value);
+}
+
+fb_status fb_comm_largest(fb_comm *comm, double *value)
+{
+    double *all = NULL; /* (size), rank 0 only */
+    fb_status status =
+        fb_status_agree(comm, comm->rank == 0 ? FB_ALLOC(all, comm->size, "values of the ranks") : FB_OK);
+    if (status == FB_OK)
+        status = find_largest(comm, value, all);
+    FB_FREE(all);
+    return status;
 }
 
 fb_status fb_comm_send(fb_comm *comm, const void *bytes, int64_t size_bytes)

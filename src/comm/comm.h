@@ -64,6 +64,9 @@ fb_status fb_comm_broadcast(fb_comm *comm, void *buffer, int64_t size_bytes) FB_
 /* `size_bytes` from every rank, in rank order, into out (size * size_bytes) on rank 0 (NULL elsewhere). Collective. */
 fb_status fb_comm_gather(fb_comm *comm, const void *buffer, int64_t size_bytes, void *out) FB_MUST_USE;
 
+/* *value becomes the largest of the ranks' values. Collective. */
+fb_status fb_comm_largest(fb_comm *comm, double *value) FB_MUST_USE;
+
 /* A message of any size to rank 0; the buffer must stay unchanged until fb_comm_flush. Rank 0 may send to itself. A
  * message may travel in the flush only, so a rank that sent flushes before its next collective. */
 fb_status fb_comm_send(fb_comm *comm, const void *bytes, int64_t size_bytes) FB_MUST_USE;

@@ -147,6 +147,19 @@ fb_status fb_h5_dataset_read(hid_t parent, const char *path, hid_t type, void *v
     return status;
 }
 
+fb_status fb_h5_dataset_count(hid_t parent, const char *path, int64_t *values)
+{
+    hid_t dataset = 0;
+    FB_TRY(fb_h5_dataset_open(parent, path, &dataset));
+    hid_t space = H5Dget_space(dataset);
+    const hssize_t count = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
+    fb_status status = fb_h5_check(count < 0 ? -1 : 0, parent, path, "find the extent of");
+    fb_h5_close(&space);
+    fb_h5_close(&dataset);
+    *values = count;
+    return status;
+}
+
 /* --- text and attributes --- */
 
 fb_status fb_h5_text_type(hid_t location, const char *name, size_t size_bytes, hid_t *type)

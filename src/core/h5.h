@@ -10,6 +10,7 @@
 #include "core/status.h"
 
 #include <hdf5.h>
+#include <stdint.h>
 
 /* FB_OK when `result`, of the call that was just made, is not negative. `location` is any open handle in the file;
  * `name` an object below it, or NULL for `location` itself. */
@@ -44,6 +45,7 @@ fb_status fb_h5_dataset_create(hid_t parent, const char *name, hid_t type, int a
 /* All values of a dataset, as `type`; `path` is relative to `parent`. */
 fb_status fb_h5_dataset_open(hid_t parent, const char *path, hid_t *dataset) FB_MUST_USE;
 fb_status fb_h5_dataset_read(hid_t parent, const char *path, hid_t type, void *values) FB_MUST_USE;
+fb_status fb_h5_dataset_count(hid_t parent, const char *path, int64_t *values) FB_MUST_USE; /* how many there are */
 
 /* The type of UTF-8 text of a length, or H5T_VARIABLE, that ends with '\0'. `location` and `name` as of fb_h5_check. */
 fb_status fb_h5_text_type(hid_t location, const char *name, size_t size_bytes, hid_t *type) FB_MUST_USE;

@@ -71,10 +71,10 @@ static fb_status read_or_decide(const fb_config *config, const fb_ops *ops, char
     char path[FB_PATH_CHARS];
     int64_t bytes = 0;
     FB_TRY(fb_path_join(path, config->run_output, "conv-plans.txt"));
-    if (config->run_resume && fb_file_exists(path))
+    if (fb_file_exists(path))
         return fb_file_read(path, TABLE_BYTES_MAX, text, &bytes);
-    if (fb_resume_has_begun(config, config->run_output))
-        return FB_USAGE("run.resume: %s is missing, by which the run's convolutions were chosen: put it back, or start "
+    if (fb_resume_has_begun(config->run_output))
+        return FB_USAGE("%s is missing, by which the run's convolutions were chosen: put it back, or start "
                         "anew in another run.output",
                         path);
     return decide(config, ops, path, text);

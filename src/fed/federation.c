@@ -94,10 +94,11 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
         FB_TRY(fb_gauss_create(federation->privacy->dpsgd[hospital->index].sigma, &hospital->gauss));
     FB_TRY(ledger_identity(federation, hospital->index, identity));
     snprintf(name, sizeof name, "hospital_%02d", hospital->index);
-    if (federation->config->run_mode == FB_MODE_LOCAL)
-        return fb_outbox_open_ledger(folder, name, identity, 0, &hospital->ledger);
-    FB_TRY(fb_outbox_open(folder, name, identity, fb_resume_has_begun(federation->config, folder), &hospital->outbox));
-    hospital->report.releases_all = fb_ledger_releases(fb_outbox_ledger(hospital->outbox));
+    const int begun = fb_resume_has_begun(folder);
+    FB_TRY(federation->config->run_mode == FB_MODE_LOCAL
+               ? fb_outbox_open_ledger(folder, name, identity, begun, &hospital->ledger)
+               : fb_outbox_open(folder, name, identity, begun, &hospital->outbox));
+    hospital->report.releases_all = fb_ledger_releases(fb_hospital_ledger(hospital));
     return FB_OK;
 }
 
@@ -168,8 +169,7 @@ static fb_status make_trusted_server(fb_federation *federation, const char *fold
     char identity[FB_LEDGER_IDENTITY_CHARS];
     FB_TRY(open_noise(federation, FB_OUTBOX_SERVER, &federation->server_noise));
     FB_TRY(ledger_identity(federation, 0, identity));
-    return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(federation->config, folder),
-                          &federation->server_outbox);
+    return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(folder), &federation->server_outbox);
 }
 
 static fb_status make_server(fb_federation *federation, const char *folder)
@@ -229,8 +229,10 @@ fb_status fb_federation_create(const fb_config *config, const fb_ops *ops, fb_co
     federation->config = config;
     federation->ops = ops;
     federation->comm = comm;
-    randombytes_buf(&federation->run_nonce, sizeof federation->run_nonce);
-    fb_status status = fb_comm_broadcast(comm, &federation->run_nonce, sizeof federation->run_nonce);
+    const int root = fb_comm_rank(comm) == 0;
+    fb_status status = fb_status_agree(comm, root ? fb_resume_nonce(folder, &federation->run_nonce) : FB_OK);
+    if (status == FB_OK)
+        status = fb_comm_broadcast(comm, &federation->run_nonce, sizeof federation->run_nonce);
     if (status == FB_OK)
         status = build(federation, folder);
     status = fb_status_agree(comm, status);

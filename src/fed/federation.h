@@ -65,8 +65,8 @@ typedef struct fb_federation {
     fb_evaluator *evaluator;
     fb_privacy_plan *privacy;
     fb_privacy_device *release_device;       /* NULL: releases are made on the processor */
-    int64_t committed;                       /* rounds that the interrupted run has in its results: charged */
-    uint64_t run_nonce;                      /* public, fresh for every run: keeps runs with one key file apart */
+    uint64_t run_nonce;                      /* public, of the whole run: keeps runs with one key file apart */
+    char run_sha256[FB_SHA256_CHARS];        /* rank 0: of all that makes the run this one and no other */
     float *w;                                /* (params->count) the global model */
     float *w_local;                          /* (params->count) the model being trained */
     float *dw;                               /* (n) its change */
@@ -105,6 +105,9 @@ fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, ui
 fb_frame_info fb_hospital_frame(const fb_federation *federation, int hospital, uint32_t round,
                                 const uint8_t model_hash[16]);
 
+/* Whether training a round again gives the same: without noise in it, or with noise from a key that is still there. */
+int fb_hospital_repeats(const fb_federation *federation);
+
 /* Looks for the message of an earlier run, of attempt first_attempt or later: fills hospital->letter. */
 fb_status fb_hospital_find(const fb_federation *federation, fb_hospital *hospital, uint32_t round,
                            const uint8_t model_hash[16], uint32_t first_attempt) FB_MUST_USE;
@@ -114,6 +117,11 @@ fb_status fb_hospital_find(const fb_federation *federation, fb_hospital *hospita
 fb_status fb_hospital_round(fb_federation *federation, fb_hospital *hospital, uint32_t round,
                             const uint8_t model_hash[16]) FB_MUST_USE;
 void fb_hospital_drop_messages(fb_hospital *hospital);
+
+const fb_ledger *fb_hospital_ledger(const fb_hospital *hospital); /* NULL: it has none. Borrowed. */
+
+/* Fills in what the hospital's ledger, if it has one, says after a round. */
+void fb_hospital_report_releases(fb_hospital *hospital, uint32_t round);
 
 /* The public random numbers that select coordinates of a hospital in a round. */
 fb_rng fb_hospital_select_rng(const fb_federation *federation, int hospital, uint32_t round);
@@ -145,6 +153,9 @@ typedef struct fb_round_times {
  * hospital's model is its own). reports (hospital_count) are filled on rank 0. */
 fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_report *reports,
                        fb_round_times *times) FB_MUST_USE;
+
+/* Every hospital's report, from the rank that filled it, into reports (hospital_count) of rank 0. */
+fb_status fb_round_gather_reports(fb_federation *federation, fb_hospital_report *reports) FB_MUST_USE;
 
 /* Whether every hospital can take part in the round within privacy.stop_at_epsilon; if not, *most is what one would
  * have spent. The same on every rank. */

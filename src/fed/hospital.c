@@ -128,11 +128,17 @@ done:
     return status;
 }
 
-/* What the ledger says after a round. */
-static void report_releases(fb_hospital *hospital, uint32_t round)
+const fb_ledger *fb_hospital_ledger(const fb_hospital *hospital)
+{
+    return hospital->outbox ? fb_outbox_ledger(hospital->outbox) : hospital->ledger;
+}
+
+void fb_hospital_report_releases(fb_hospital *hospital, uint32_t round)
 {
     fb_hospital_report *report = &hospital->report;
-    const fb_ledger *ledger = fb_outbox_ledger(hospital->outbox);
+    const fb_ledger *ledger = fb_hospital_ledger(hospital);
+    if (!ledger)
+        return;
     report->releases = fb_ledger_releases_until(ledger, round);
     report->releases_round = report->releases - (round > 0 ? fb_ledger_releases_until(ledger, round - 1) : 0);
     report->releases_all = fb_ledger_releases(ledger);
@@ -147,7 +153,7 @@ static fb_status post(fb_hospital *hospital, const fb_frame_info *info)
     hospital->message_count = 1;
     hospital->report.bytes_sent = letter->size_bytes;
     letter->bytes = NULL; /* the message owns them now */
-    report_releases(hospital, info->round);
+    fb_hospital_report_releases(hospital, info->round);
     return FB_OK;
 }
 
@@ -163,14 +169,31 @@ static fb_status encode_and_post(const fb_federation *federation, fb_hospital *h
     return post(hospital, info);
 }
 
-/* The message that an earlier run made: no training, and no diagnostics of it. */
-static fb_status send_again(const fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
+/* Moments outlive the round, and they are in no message on disk. */
+static int keeps_moments(const fb_federation *federation)
+{
+    return federation->config->train_momentum != FB_MOMENTUM_RESTART;
+}
+
+static fb_status train_from_global(fb_federation *federation, fb_hospital *hospital, uint32_t round)
+{
+    memcpy(federation->w_local, federation->w, (size_t)federation->params->count * sizeof(float));
+    return fb_hospital_train(federation, hospital, round, federation->w_local, start_moments(federation, hospital));
+}
+
+/* The message that an earlier run made. Without moments to keep there is no training, and no diagnostics of it;
+ * otherwise the training is repeated for them. */
+static fb_status send_again(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
     fb_hospital_report *report = &hospital->report;
     report->participated = 1;
     report->steps = federation->steps[hospital->index];
+    if (keeps_moments(federation))
+        FB_TRY(train_from_global(federation, hospital, info->round));
     FB_TRY(fb_frame_peek_count(hospital->letter.bytes, hospital->letter.size_bytes, &report->shared));
-    return post(hospital, info);
+    FB_TRY(post(hospital, info));
+    return federation->config->train_momentum == FB_MOMENTUM_AVERAGE ? encode_moments(federation, hospital, info)
+                                                                     : FB_OK;
 }
 
 static fb_status release(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
@@ -256,9 +279,7 @@ fb_status fb_hospital_train(fb_federation *federation, fb_hospital *hospital, ui
 
 static fb_status train_and_release(fb_federation *federation, fb_hospital *hospital, const fb_frame_info *info)
 {
-    memcpy(federation->w_local, federation->w, (size_t)federation->params->count * sizeof(float));
-    FB_TRY(
-        fb_hospital_train(federation, hospital, info->round, federation->w_local, start_moments(federation, hospital)));
+    FB_TRY(train_from_global(federation, hospital, info->round));
     const double trained_s = fb_time_s();
     fb_range_begin("select, protect and encode");
     fb_subset_difference(federation->subset, federation->w_local, federation->w, federation->dw);
@@ -276,6 +297,11 @@ fb_frame_info fb_hospital_frame(const fb_federation *federation, int hospital, u
     return info;
 }
 
+int fb_hospital_repeats(const fb_federation *federation)
+{
+    return !federation->privacy->dpsgd || strcmp(federation->config->privacy_key, "system") != 0;
+}
+
 fb_status fb_hospital_find(const fb_federation *federation, fb_hospital *hospital, uint32_t round,
                            const uint8_t model_hash[16], uint32_t first_attempt)
 {
@@ -283,7 +309,9 @@ fb_status fb_hospital_find(const fb_federation *federation, fb_hospital *hospita
     fb_letter_free(&hospital->letter);
     if (!hospital->outbox)
         return FB_OK;
-    const fb_status status = fb_outbox_find(hospital->outbox, &info, first_attempt, &hospital->letter);
+    fb_status status = fb_outbox_find(hospital->outbox, &info, first_attempt, &hospital->letter);
+    if (status == FB_OK && hospital->letter.bytes && keeps_moments(federation) && !fb_hospital_repeats(federation))
+        fb_outbox_give_up(&hospital->letter, "belongs to moments whose noise cannot be drawn again");
     return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
                             fb_hospital_name(federation, hospital->index), round + 1);
 }

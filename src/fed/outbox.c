@@ -117,6 +117,22 @@ static void give_up(const char *path, const char *why, int charged, uint32_t att
     letter->attempt = attempt;
 }
 
+void fb_outbox_give_up(fb_letter *letter, const char *why)
+{
+    give_up("a stored message", why, letter->charged, letter->attempt + 1, letter);
+}
+
+fb_status fb_outbox_has(const fb_outbox *outbox, uint32_t round, int *has)
+{
+    char path[FB_PATH_CHARS];
+    uint32_t attempt = 0;
+    FB_TRY(message_path(outbox, round, attempt, path));
+    *has = fb_file_exists(path);
+    FB_TRY(last_stored(outbox, round, &attempt));
+    *has |= attempt > 0;
+    return FB_OK;
+}
+
 fb_status fb_outbox_find(const fb_outbox *outbox, const fb_frame_info *expected, uint32_t first_attempt, fb_letter *out)
 {
     const fb_ledger_entry *entry = fb_ledger_last(outbox->ledger, expected->round);

@@ -51,6 +51,12 @@ fb_status fb_outbox_find(const fb_outbox *outbox, const fb_frame_info *expected,
 /* Stores and charges what is not yet stored or charged; from then on the letter, an encoded frame, may be sent. */
 fb_status fb_outbox_post(fb_outbox *outbox, const fb_frame_info *info, fb_letter *letter) FB_MUST_USE;
 
+/* Does without a message that was found: the letter becomes that of a new attempt, which is charged by itself. */
+void fb_outbox_give_up(fb_letter *letter, const char *why);
+
+/* Whether there is a message of the round, of whatever attempt. Errors: the path is too long. */
+fb_status fb_outbox_has(const fb_outbox *outbox, uint32_t round, int *has) FB_MUST_USE;
+
 void fb_letter_free(fb_letter *letter); /* and zeroes it */
 
 const fb_ledger *fb_outbox_ledger(const fb_outbox *outbox);

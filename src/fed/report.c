@@ -19,10 +19,7 @@ struct fb_report {
     int64_t *steps, *participated, *bytes_sent, *svt_tests, *releases;
     double *shared_fraction, *epsilon_round, *epsilon_total, *cosine, *snr, *clip_rate, *loss, *train_s, *privacy_s;
     double *epsilon_per_parameter, *overlap, *norm_scale;
-    /* totals */
-    int64_t rounds, bytes_total, shared, sharers;
-    double overhead_s, round_s, loss_mean;
-    fb_score test, validation; /* the last that was evaluated */
+    fb_report_totals sums;
 };
 
 static fb_status allocate(fb_report *report)
@@ -81,8 +78,8 @@ fb_status fb_report_create(const fb_federation *federation, fb_report **out)
         return status;
     }
     point_record(report);
-    fb_score_clear(&report->test);
-    fb_score_clear(&report->validation);
+    fb_score_clear(&report->sums.test);
+    fb_score_clear(&report->sums.validation);
     *out = report;
     return FB_OK;
 }
@@ -110,6 +107,11 @@ void fb_report_destroy(fb_report **report)
         FB_FREE(r->norm_scale);
     }
     FB_FREE(*report);
+}
+
+fb_report_totals *fb_report_sums(fb_report *report)
+{
+    return &report->sums;
 }
 
 /* --- the plan --- */
@@ -210,6 +212,13 @@ static fb_status take_spending(fb_report *report, int h, const fb_hospital_repor
     return FB_OK;
 }
 
+fb_status fb_report_restore(fb_report *report, const fb_hospital_report *hospitals)
+{
+    for (int h = 0; h < report->federation->hospital_count; h++)
+        FB_TRY(take_spending(report, h, &hospitals[h]));
+    return FB_OK;
+}
+
 static fb_status take_hospital(fb_report *report, int h, const fb_hospital_report *hospital)
 {
     const fb_federation *federation = report->federation;
@@ -235,22 +244,22 @@ static void add_totals(fb_report *report, const fb_hospital_report *hospitals, c
     for (int h = 0; h < report->federation->hospital_count; h++) {
         if (!hospitals[h].participated)
             continue;
-        report->bytes_total += hospitals[h].bytes_sent;
-        report->shared += hospitals[h].shared;
-        report->sharers++;
+        report->sums.bytes_total += hospitals[h].bytes_sent;
+        report->sums.shared += hospitals[h].shared;
+        report->sums.sharers++;
         if (isnan(hospitals[h].train_loss)) /* dpsgd, and every sample was empty */
             continue;
         loss += (double)hospitals[h].steps * hospitals[h].train_loss;
         steps += (double)hospitals[h].steps;
     }
-    report->loss_mean = loss / steps;
-    report->rounds++;
-    report->round_s += figures->round_s;
-    report->overhead_s += figures->round_s - figures->times.train_s - figures->eval_s;
+    report->sums.loss_mean = loss / steps;
+    report->sums.rounds++;
+    report->sums.round_s += figures->round_s;
+    report->sums.overhead_s += figures->round_s - figures->times.train_s - figures->eval_s;
     if (!isnan(figures->test.mean))
-        report->test = figures->test;
+        report->sums.test = figures->test;
     if (!isnan(figures->validation.mean))
-        report->validation = figures->validation;
+        report->sums.validation = figures->validation;
 }
 
 fb_status fb_report_record(fb_report *report, const fb_hospital_report *hospitals, const fb_round_figures *figures,
@@ -302,7 +311,7 @@ static int most_spent(const fb_report *report)
     return most;
 }
 
-void fb_report_line(const fb_report *report, int64_t round, const fb_round_figures *figures, double elapsed_s)
+void fb_report_line(const fb_report *report, int64_t round, const fb_round_figures *figures, double round_s)
 {
     const fb_federation *federation = report->federation;
     const int64_t rounds = federation->config->federation_rounds;
@@ -315,8 +324,8 @@ void fb_report_line(const fb_report *report, int64_t round, const fb_round_figur
     if (federation->privacy->guarantee->formal)
         snprintf(spent, sizeof spent, ", epsilon %.4g", report->epsilon_total[most_spent(report)]);
     fb_log_info("round %lld/%lld: loss %.4f, %s%s, %.2f s (%.2f evaluation), %.0f s left", (long long)round + 1,
-                (long long)rounds, report->loss_mean, score, spent, figures->round_s, figures->eval_s,
-                elapsed_s / (double)(round + 1) * (double)(rounds - round - 1));
+                (long long)rounds, report->sums.loss_mean, score, spent, figures->round_s, figures->eval_s,
+                round_s * (double)(rounds - round - 1));
     hospital_lines(report);
 }
 
@@ -351,7 +360,7 @@ static fb_status describe_spending(const fb_report *report, int complete, spendi
 
 static double mean_share(const fb_report *report)
 {
-    return (double)report->shared / (double)report->sharers / (double)report->federation->subset->count;
+    return (double)report->sums.shared / (double)report->sums.sharers / (double)report->federation->subset->count;
 }
 
 /* One word, for the RESULT line. */
@@ -361,20 +370,26 @@ static const char *neighbours(const fb_privacy_plan *plan)
     return plan->guarantee->formal ? names[plan->relation] : "none";
 }
 
-fb_status fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path)
+fb_status fb_report_result(const fb_report *report, const char *model_sha256, const char *results_path, char **line)
 {
     const fb_privacy_plan *plan = report->federation->privacy;
     spending spent;
+    size_t size_bytes = 0;
     FB_TRY(describe_spending(report, 1, &spent));
-    printf("RESULT rounds=%lld dice_mean=%.6f dice_tc=%.6f dice_wt=%.6f dice_et=%.6f dice_validation_mean=%.6f "
-           "shared_fraction=%.6f epsilon_total=%s epsilon_per_parameter=%s delta=%s unit=%s neighbours=%s trust=%s "
-           "accountant=%s formal_privacy=%s bytes_sent=%lld overhead_fraction=%.4f model_sha256=%s results=%s\n",
-           (long long)report->rounds, report->test.mean, report->test.dice[FB_REGION_TC],
-           report->test.dice[FB_REGION_WT], report->test.dice[FB_REGION_ET], report->validation.mean,
-           mean_share(report), spent.epsilon, spent.per_parameter, spent.delta, plan->guarantee->unit, neighbours(plan),
-           fb_privacy_trust_name(plan->release.trust), spent.accountant, plan->formal_failure ? "false" : "true",
-           (long long)report->bytes_total, report->overhead_s / report->round_s, model_sha256, results_path);
-    return fb_output_flush();
+    FILE *stream = open_memstream(line, &size_bytes);
+    if (!stream)
+        return FB_FAIL("no memory for the line RESULT");
+    fprintf(stream,
+            "RESULT rounds=%lld dice_mean=%.6f dice_tc=%.6f dice_wt=%.6f dice_et=%.6f dice_validation_mean=%.6f "
+            "shared_fraction=%.6f epsilon_total=%s epsilon_per_parameter=%s delta=%s unit=%s neighbours=%s trust=%s "
+            "accountant=%s formal_privacy=%s bytes_sent=%lld overhead_fraction=%.4f model_sha256=%s results=%s\n",
+            (long long)report->sums.rounds, report->sums.test.mean, report->sums.test.dice[FB_REGION_TC],
+            report->sums.test.dice[FB_REGION_WT], report->sums.test.dice[FB_REGION_ET], report->sums.validation.mean,
+            mean_share(report), spent.epsilon, spent.per_parameter, spent.delta, plan->guarantee->unit,
+            neighbours(plan), fb_privacy_trust_name(plan->release.trust), spent.accountant,
+            plan->formal_failure ? "false" : "true", (long long)report->sums.bytes_total,
+            report->sums.overhead_s / report->sums.round_s, model_sha256, results_path);
+    return fclose(stream) == 0 ? FB_OK : FB_FAIL("no memory for the line RESULT");
 }
 
 fb_status fb_report_summary_records(const fb_report *report, int complete, const char *model_sha256,
@@ -386,8 +401,8 @@ fb_status fb_report_summary_records(const fb_report *report, int complete, const
     FB_TRY(fb_records_add(records, "epsilon_spent", "%s", spent.epsilon));
     FB_TRY(fb_records_add(records, "delta_spent", "%s", spent.delta));
     FB_TRY(fb_records_add(records, "epsilon_accountant", "%s", spent.accountant));
-    FB_TRY(fb_records_add(records, "bytes_sent_total", "%lld", (long long)report->bytes_total));
-    return fb_records_add(records, "overhead_fraction", "%.6f", report->overhead_s / report->round_s);
+    FB_TRY(fb_records_add(records, "bytes_sent_total", "%lld", (long long)report->sums.bytes_total));
+    return fb_records_add(records, "overhead_fraction", "%.6f", report->sums.overhead_s / report->sums.round_s);
 }
 
 static fb_status add_laplace(const fb_budget *budget, fb_records *records)

@@ -5,34 +5,26 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "fed/schedule.h"
 #include "io/results.h"
-#include "privacy/mechanism.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { IDENTITY_CHARS = 4096 };
 
-static fb_status check_kind(const fb_config *config)
-{
-    if (config->run_mode != FB_MODE_FEDERATED || config->privacy_mechanism == FB_MECHANISM_NONE)
-        return FB_USAGE("run.resume: nothing to resume from: only run.mode = federated with a privacy.mechanism keeps "
-                        "its messages; start anew in another run.output");
-    if (config->train_momentum != FB_MOMENTUM_RESTART)
-        return FB_USAGE(
-            "run.resume needs train.momentum = restart: Adam's moments of earlier rounds are in no message; "
-            "start anew in another run.output");
-    return FB_OK;
-}
-
 /* What changes neither a bit of the models nor what was promised: how loud, how long, where, on how many ranks. */
 static int may_change(const fb_option *option)
 {
-    static const char *const names[] = {
-        "run.resume",       "run.verbosity", "run.output",     "privacy.stop_at_epsilon",
-        "data.cache_bytes", "comm.backend",  "comm.timeout_s", "data.device_cache_bytes"};
+    static const char *const names[] = {"run.resume",     "run.checkpoint_every",   "run.grace_s",  "run.verbosity",
+                                        "run.output",     "data.cache_bytes",       "comm.backend", "comm.timeout_s",
+                                        "run.watchdog_s", "data.device_cache_bytes"};
     char name[128];
     snprintf(name, sizeof name, "%s.%s", option->section, option->key);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -41,58 +33,194 @@ static int may_change(const fb_option *option)
     return strcmp(option->section, "plan") == 0;
 }
 
-/* More rounds are fine, unless they decided how much noise there is. */
-static int only_grows(const fb_option *option, const fb_config *was, const fb_config *now)
+static int is_option(const fb_option *option, const char *section, const char *key)
 {
-    return strcmp(option->section, "federation") == 0 && strcmp(option->key, "rounds") == 0 &&
-           now->federation_rounds > was->federation_rounds && now->privacy_epsilon_total == 0.0;
+    return strcmp(option->section, section) == 0 && strcmp(option->key, key) == 0;
 }
 
-static fb_status compare_options(const char *path, const fb_config *was, const fb_config *now)
+/* Where a run ends. More rounds are fine, unless they decided how much noise there is. */
+static int moves_end(const fb_option *option, const fb_config *was, const fb_config *now)
+{
+    if (is_option(option, "privacy", "stop_at_epsilon"))
+        return 1;
+    return is_option(option, "federation", "rounds") && now->federation_rounds > was->federation_rounds &&
+           now->privacy_epsilon_total == 0.0;
+}
+
+/* same: nothing but what never matters differs. */
+static fb_status compare_options(const char *path, const fb_config *was, const fb_config *now, int *same)
 {
     int count = 0;
     const fb_option *table = fb_config_table(&count);
     char before[FB_TEXT_CHARS], after[FB_TEXT_CHARS];
+    *same = 1;
     for (int i = 0; i < count; i++) {
         fb_options_format(&table[i], was, before);
         fb_options_format(&table[i], now, after);
-        if (strcmp(before, after) != 0 && !may_change(&table[i]) && !only_grows(&table[i], was, now))
-            return FB_USAGE("run.resume: %s.%s is %s, but %s has %s: a run goes on with its own options; start anew in "
-                            "another run.output to change them",
+        if (strcmp(before, after) == 0 || may_change(&table[i]))
+            continue;
+        *same = 0;
+        if (!moves_end(&table[i], was, now))
+            return FB_USAGE("%s.%s is %s, but %s has %s: a run goes on with its own options; start anew in another "
+                            "run.output to change them",
                             table[i].section, table[i].key, after, path, before);
     }
     return FB_OK;
 }
 
-fb_status fb_resume_check(const fb_config *config)
+static fb_status compare_used(const fb_config *config, const char *path, int *same)
 {
-    char path[FB_PATH_CHARS];
     int count = 0;
     const fb_option *table = fb_config_table(&count);
     fb_config *was = NULL;
     fb_options *options = NULL;
-    FB_TRY(check_kind(config));
-    FB_TRY(fb_path_join(path, config->run_output, "used.ini"));
-    if (!fb_file_exists(path))
-        return FB_USAGE("run.resume: %s is missing: no run has begun there; start it without run.resume", path);
     FB_TRY(FB_ALLOC(was, 1, "options of the interrupted run"));
     fb_status status = fb_options_create(table, count, was, &options);
     if (status == FB_OK)
         status = fb_options_read_ini(options, path);
     if (status == FB_OK)
-        status = compare_options(path, was, config);
+        status = compare_options(path, was, config, same);
     fb_options_destroy(&options);
     FB_FREE(was);
     return status;
 }
 
-int fb_resume_has_begun(const fb_config *config, const char *folder)
+/* --- the folder --- */
+
+/* What a run that ended before its used.ini may leave, and what others put there for it. */
+static int is_harmless(const char *name)
+{
+    static const char *const names[] = {".", "..", "log.txt", "used.ini.tmp", "stop", "ranks"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0)
+            return 1;
+    return 0;
+}
+
+static fb_status find_foreign(const fb_config *config, char name[256])
+{
+    DIR *folder = opendir(config->run_output);
+    const struct dirent *entry;
+    name[0] = '\0';
+    if (!folder)
+        return errno == ENOENT ? FB_OK : FB_USAGE("run.output = %s: %s", config->run_output, strerror(errno));
+    while (!name[0] && (entry = readdir(folder)) != NULL)
+        if (!is_harmless(entry->d_name))
+            snprintf(name, 256, "%s", entry->d_name);
+    closedir(folder);
+    return FB_OK;
+}
+
+static fb_status look_new(const fb_config *config, fb_folder *out)
+{
+    char foreign[256];
+    FB_TRY(find_foreign(config, foreign));
+    if (foreign[0])
+        return FB_USAGE("run.output = %s: the folder has no used.ini, so no run was begun there, but it is not empty "
+                        "(%s); choose another or remove it",
+                        config->run_output, foreign);
+    if (config->run_resume == FB_RESUME_REQUIRE)
+        return FB_USAGE("run.resume = require: no run has begun in %s; start it with run.resume = auto",
+                        config->run_output);
+    *out = FB_FOLDER_NEW;
+    return FB_OK;
+}
+
+fb_status fb_resume_look(const fb_config *config, fb_folder *out)
+{
+    char path[FB_PATH_CHARS], result[FB_PATH_CHARS];
+    int same = 0;
+    FB_TRY(fb_path_join(path, config->run_output, "used.ini"));
+    FB_TRY(fb_path_join(result, config->run_output, "result.txt"));
+    if (!fb_file_exists(path))
+        return look_new(config, out);
+    if (config->run_resume == FB_RESUME_NEVER)
+        return FB_USAGE("run.resume = never, but a run was begun in run.output = %s: choose another folder, or go on "
+                        "with run.resume = auto",
+                        config->run_output);
+    FB_TRY(compare_used(config, path, &same));
+    *out = same && fb_file_exists(result) ? FB_FOLDER_COMPLETE : FB_FOLDER_BEGUN;
+    return FB_OK;
+}
+
+fb_status fb_resume_write_result(const fb_config *config, const char *line)
+{
+    char path[FB_PATH_CHARS];
+    FB_TRY(fb_path_join(path, config->run_output, "result.txt"));
+    return fb_file_write_atomic(path, line, (int64_t)strlen(line));
+}
+
+fb_status fb_resume_print_result(const fb_config *config)
+{
+    char path[FB_PATH_CHARS], *line = NULL;
+    int64_t size_bytes = 0;
+    FB_TRY(fb_path_join(path, config->run_output, "result.txt"));
+    FB_TRY(fb_file_read(path, 1 << 20, &line, &size_bytes));
+    fb_log_info("%s: the run is complete; its result again", config->run_output);
+    fputs(line, stdout);
+    fflush(stdout);
+    FB_FREE(line);
+    return FB_OK;
+}
+
+fb_status fb_resume_remove_result(const fb_config *config)
+{
+    char path[FB_PATH_CHARS];
+    FB_TRY(fb_path_join(path, config->run_output, "result.txt"));
+    if (unlink(path) != 0 && errno != ENOENT)
+        return FB_FAIL("%s: cannot be removed: %s", path, strerror(errno));
+    return FB_OK;
+}
+
+/* --- identity --- */
+
+int fb_resume_has_begun(const char *folder)
 {
     char path[FB_PATH_CHARS];
     fb_status status = fb_path_join(path, folder, "identity.txt");
     const int known = status == FB_OK;
     fb_error_free(&status);
-    return config->run_resume && known && fb_file_exists(path);
+    return known && fb_file_exists(path);
+}
+
+static const char NONCE[] = "nonce: ";
+
+fb_status fb_resume_nonce(const char *folder, uint64_t *nonce)
+{
+    char path[FB_PATH_CHARS], *text = NULL;
+    int64_t size_bytes = 0;
+    randombytes_buf(nonce, sizeof *nonce);
+    FB_TRY(fb_path_join(path, folder, "identity.txt"));
+    if (!fb_file_exists(path))
+        return FB_OK;
+    FB_TRY(fb_file_read(path, IDENTITY_CHARS, &text, &size_bytes));
+    const int found = sscanf(text, "nonce: %16" SCNx64 "\n", nonce);
+    FB_FREE(text);
+    return found == 1 ? FB_OK : FB_FAIL("%s: it does not begin with the run's nonce; put the file back", path);
+}
+
+/* The options that must stay, as text. */
+static fb_status hash_run(const fb_config *config, const char *identity, char sha256[FB_SHA256_CHARS])
+{
+    int count = 0;
+    const fb_option *table = fb_config_table(&count);
+    char value[FB_TEXT_CHARS], *text = NULL;
+    size_t size_bytes = 0;
+    FILE *stream = open_memstream(&text, &size_bytes);
+    if (!stream)
+        return FB_FAIL("no memory for the run's identity");
+    fputs(identity, stream);
+    for (int i = 0; i < count; i++) {
+        fb_options_format(&table[i], config, value);
+        if (!may_change(&table[i]) && !is_option(&table[i], "federation", "rounds") &&
+            !is_option(&table[i], "privacy", "stop_at_epsilon"))
+            fprintf(stream, "%s.%s=%s\n", table[i].section, table[i].key, value);
+    }
+    const int written = fclose(stream) == 0;
+    if (written)
+        fb_sha256(text, (int64_t)size_bytes, sha256);
+    free(text);
+    return written ? FB_OK : FB_FAIL("no memory for the run's identity");
 }
 
 static fb_status compare_identity(const char *path, const char *now)
@@ -106,70 +234,94 @@ static fb_status compare_identity(const char *path, const char *now)
     const char *a = was + line, *b = now + line;
     fb_status status = FB_OK;
     if (strcmp(was, now) != 0)
-        status =
-            FB_USAGE("run.resume: the run began with \"%.*s\" (%s), now it is \"%.*s\": other bits would come out; "
-                     "use the same program, processor, conv-plans.txt and shards",
-                     (int)strcspn(a, "\n"), a, path, (int)strcspn(b, "\n"), b);
+        status = FB_USAGE("the run began with \"%.*s\" (%s), now it is \"%.*s\": other bits would come out; "
+                          "use the same program, processor, conv-plans.txt and shards",
+                          (int)strcspn(a, "\n"), a, path, (int)strcspn(b, "\n"), b);
     FB_FREE(was);
     return status;
 }
 
-fb_status fb_resume_identity(const fb_config *config, const fb_ops *ops, const char *convolutions_sha256,
-                             const char *data_sha256)
+fb_status fb_resume_identity(fb_federation *federation, const char *convolutions_sha256)
 {
+    const fb_config *config = federation->config;
     char path[FB_PATH_CHARS], text[IDENTITY_CHARS], operations[256];
     const int gpu = convolutions_sha256[0] != '\0';
-    ops->describe(ops, sizeof operations, operations);
+    federation->ops->describe(federation->ops, sizeof operations, operations);
     FB_TRY(fb_path_join(path, config->run_output, "identity.txt"));
-    const int chars = snprintf(text, sizeof text, "revision: %s\nflags: %s\noperations: %s\n%s%s%sdata: %s\n",
-                               fb_build_revision(), fb_build_flags(), operations, gpu ? "convolutions: " : "",
-                               convolutions_sha256, gpu ? "\n" : "", data_sha256);
-    if (config->run_resume && fb_file_exists(path))
+    const int chars =
+        snprintf(text, sizeof text, "%s%016" PRIx64 "\nrevision: %s\nflags: %s\noperations: %s\n%s%s%sdata: %s\n",
+                 NONCE, federation->run_nonce, fb_build_revision(), fb_build_flags(), operations,
+                 gpu ? "convolutions: " : "", convolutions_sha256, gpu ? "\n" : "", federation->cohort->sha256);
+    FB_TRY(hash_run(config, text, federation->run_sha256));
+    if (fb_file_exists(path))
         return compare_identity(path, text);
     return fb_file_write_atomic(path, text, chars < (int)sizeof text ? chars : (int64_t)sizeof text - 1);
 }
 
-/* The results that the number-th resume has set aside; 0: results.h5. */
-static fb_status results_path(const fb_config *config, int number, char path[FB_PATH_CHARS])
-{
-    char name[64] = "results.h5";
-    if (number > 0)
-        snprintf(name, sizeof name, "results.h5.before-resume-%d", number);
-    return fb_path_join(path, config->run_output, name);
-}
+/* --- what was charged --- */
 
-fb_status fb_resume_committed(const fb_config *config, int64_t *rounds)
+/* The rounds that the interrupted run has in its results, which it flushed after their releases. */
+static fb_status read_committed(const fb_config *config, int64_t *rounds)
 {
     char path[FB_PATH_CHARS];
     *rounds = 0;
-    for (int number = 0; config->run_resume; number++) { /* a refused resume must not make the next one forget */
-        int64_t committed = 0;
-        FB_TRY(results_path(config, number, path));
-        if (!fb_file_exists(path) && number > 0)
-            return FB_OK;
-        fb_status status = fb_file_exists(path) ? fb_results_committed(path, &committed) : FB_OK;
-        if (status != FB_OK)
-            fb_log_warn("%s: cannot be read, so the ledgers are not compared with it", path);
-        fb_error_free(&status);
-        *rounds = committed > *rounds ? committed : *rounds;
+    FB_TRY(fb_path_join(path, config->run_output, "results.h5"));
+    fb_status status = fb_file_exists(path) ? fb_results_committed(path, rounds) : FB_OK;
+    if (status != FB_OK)
+        fb_log_warn("%s: cannot be read, so the ledgers are not compared with it", path);
+    fb_error_free(&status);
+    return FB_OK;
+}
+
+static fb_status check_round(const fb_ledger *ledger, const fb_outbox *outbox, uint32_t round, const char *who)
+{
+    int has = 0;
+    if (fb_ledger_last(ledger, round))
+        return FB_OK;
+    if (outbox)
+        FB_TRY(fb_outbox_has(outbox, round, &has));
+    if (has)
+        return FB_OK;
+    return FB_FAIL("round %" PRIu32
+                   " of %s is in the results, but neither in its privacy ledger nor in its outbox: what "
+                   "was spent is not known any more; restore both, or start anew in another run.output and add what "
+                   "both spend",
+                   round + 1, who);
+}
+
+/* participates (hospital_count) is scratch. */
+static fb_status check_rounds(const fb_federation *federation, int64_t committed, int64_t *participates)
+{
+    const fb_config *config = federation->config;
+    const int federated = config->run_mode == FB_MODE_FEDERATED;
+    for (int64_t round = 0; round < committed; round++) {
+        FB_TRY(fb_schedule_participants((uint64_t)config->run_seed, (uint32_t)round, federation->hospital_count,
+                                        federated ? config->federation_participation : 1.0, participates));
+        for (int h = 0; h < federation->hospital_count; h++) {
+            const fb_hospital *hospital = &federation->hospitals[h];
+            const fb_ledger *ledger = fb_hospital_ledger(hospital);
+            if (ledger && participates[h])
+                FB_TRY(check_round(ledger, hospital->outbox, (uint32_t)round, fb_hospital_name(federation, h)));
+        }
+        if (federation->server_outbox)
+            FB_TRY(check_round(fb_outbox_ledger(federation->server_outbox), federation->server_outbox, (uint32_t)round,
+                               "the server"));
     }
     return FB_OK;
 }
 
-fb_status fb_resume_move_results(const fb_config *config)
+fb_status fb_resume_check_charged(fb_federation *federation)
 {
-    char path[FB_PATH_CHARS], aside[FB_PATH_CHARS];
-    FB_TRY(fb_path_join(path, config->run_output, "results.h5.tmp"));
-    if (unlink(path) != 0 && errno != ENOENT)
-        return FB_FAIL("%s: cannot be removed: %s", path, strerror(errno));
-    FB_TRY(results_path(config, 0, path));
-    if (!fb_file_exists(path))
-        return FB_OK;
-    for (int number = 1;; number++) {
-        FB_TRY(results_path(config, number, aside));
-        if (!fb_file_exists(aside))
-            break;
-    }
-    fb_log_info("resume: the results so far are in %s; all rounds are evaluated again", aside);
-    return fb_file_commit(path, aside);
+    fb_comm *comm = federation->comm;
+    int64_t committed = 0, *participates = NULL;
+    fb_status status = FB_ALLOC(participates, federation->hospital_count, "participants");
+    if (status == FB_OK && fb_comm_rank(comm) == 0)
+        status = read_committed(federation->config, &committed);
+    status = fb_status_agree(comm, status);
+    if (status == FB_OK)
+        status = fb_comm_broadcast(comm, &committed, sizeof committed);
+    if (status == FB_OK)
+        status = fb_status_agree(comm, check_rounds(federation, committed, participates));
+    FB_FREE(participates);
+    return status;
 }

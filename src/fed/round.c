@@ -34,7 +34,6 @@ static int reporting_rank(const fb_federation *federation, int hospital)
     return federation->config->run_mode == FB_MODE_CENTRALISED ? 0 : federation->rank_of[hospital];
 }
 
-/* Every hospital's report on rank 0, from the rank that filled it. */
 static fb_status gather_reports(fb_federation *federation, fb_hospital_report *reports)
 {
     const int hospitals = federation->hospital_count, ranks = fb_comm_size(federation->comm);
@@ -52,6 +51,11 @@ done:
     FB_FREE(own);
     FB_FREE(all);
     return status;
+}
+
+fb_status fb_round_gather_reports(fb_federation *federation, fb_hospital_report *reports)
+{
+    return fb_status_or_abort(federation->comm, gather_reports(federation, reports));
 }
 
 /* Splits the time of a round: the ranks train side by side, so the slowest of each kind counts. Rank 0. */
@@ -78,27 +82,6 @@ static void hash_model(const fb_federation *federation, uint8_t hash[16])
                        NULL, 0);
 }
 
-static fb_status compare_double(fb_comm *comm, const double *own, double *all, double *largest)
-{
-    FB_TRY(fb_comm_gather(comm, own, sizeof *own, all));
-    for (int rank = 0; all && rank < fb_comm_size(comm); rank++)
-        *largest = fmax(*largest, all[rank]);
-    return fb_comm_broadcast(comm, largest, sizeof *largest);
-}
-
-/* The largest of the ranks' values, on every rank. Collective. */
-static fb_status find_largest(fb_comm *comm, double *value)
-{
-    double *all = NULL, largest = -INFINITY;
-    fb_status status = fb_comm_rank(comm) == 0 ? FB_ALLOC(all, fb_comm_size(comm), "values of the ranks") : FB_OK;
-    status = fb_status_agree(comm, status);
-    if (status == FB_OK)
-        status = compare_double(comm, value, all, &largest);
-    FB_FREE(all);
-    *value = largest;
-    return status;
-}
-
 /* --- federated: who takes part, and what an earlier run left of the round --- */
 
 typedef struct round_start {
@@ -106,19 +89,6 @@ typedef struct round_start {
     uint8_t model_hash[16];
     int64_t *participates; /* (hospital_count) owned */
 } round_start;
-
-/* A round whose results were written was released: where neither the ledger nor the outbox knows of it, what was spent
- * is lost. */
-static fb_status check_charged(const fb_federation *federation, const fb_outbox *outbox, const fb_letter *letter,
-                               const char *who, uint32_t round)
-{
-    if ((int64_t)round >= federation->committed || letter->bytes || fb_ledger_last(fb_outbox_ledger(outbox), round))
-        return FB_OK;
-    return FB_FAIL("round %u of %s is in the results, but neither in its privacy ledger nor in its outbox: what was "
-                   "spent is not known any more; restore both, or start anew in another run.output and add what both "
-                   "spend",
-                   round + 1, who);
-}
 
 /* Looks for the stored messages of this rank's participants, and for the server's. attempt: the highest of theirs. */
 static fb_status find_own(fb_federation *federation, const round_start *start, uint32_t first_attempt, double *attempt)
@@ -129,17 +99,12 @@ static fb_status find_own(fb_federation *federation, const round_start *start, u
         if (!hospital->mine || !start->participates[h])
             continue;
         FB_TRY(fb_hospital_find(federation, hospital, start->round, start->model_hash, first_attempt));
-        if (hospital->outbox)
-            FB_TRY(check_charged(federation, hospital->outbox, &hospital->letter, fb_hospital_name(federation, h),
-                                 start->round));
         *attempt = fmax(*attempt, hospital->letter.attempt);
     }
     if (!federation->server_outbox)
         return FB_OK;
     fb_letter_free(&federation->server_letter);
     FB_TRY(fb_outbox_find(federation->server_outbox, &sum, first_attempt, &federation->server_letter));
-    FB_TRY(
-        check_charged(federation, federation->server_outbox, &federation->server_letter, "the server", start->round));
     *attempt = fmax(*attempt, federation->server_letter.attempt);
     return FB_OK;
 }
@@ -152,7 +117,7 @@ static fb_status find_letters(fb_federation *federation, const round_start *star
     FB_TRY(fb_status_agree(federation->comm, find_own(federation, start, 0, &attempt)));
     if (federation->privacy->release.trust == FB_TRUST_LOCAL)
         return FB_OK;
-    FB_TRY(find_largest(federation->comm, &attempt));
+    FB_TRY(fb_comm_largest(federation->comm, &attempt));
     if (attempt == 0.0)
         return FB_OK;
     fb_log_warn(
@@ -202,7 +167,7 @@ fb_status fb_round_affordable(fb_federation *federation, uint32_t round, int *af
     if (status == FB_OK)
         status = fb_status_agree(federation->comm, spending_after(federation, &start, most));
     if (status == FB_OK)
-        status = find_largest(federation->comm, most);
+        status = fb_comm_largest(federation->comm, most);
     FB_FREE(start.participates);
     *affordable = *most <= limit;
     return status;
@@ -338,26 +303,37 @@ static fb_status centralised_round(fb_federation *federation, uint32_t round)
     return broadcast_model(federation);
 }
 
-/* The hospital's own model is evaluated and kept: its round is charged before. */
+/* Mode local: a round that was charged before is drawn as it was or, where its noise is lost, under another number. */
+static void number_attempt(const fb_federation *federation, fb_hospital *hospital, uint32_t round)
+{
+    const fb_ledger_entry *last = hospital->ledger ? fb_ledger_last(hospital->ledger, round) : NULL;
+    hospital->letter.attempt = last ? last->attempt + !fb_hospital_repeats(federation) : 0;
+}
+
+/* The hospital's own model is evaluated and kept: its round is charged before, once for the same model. */
 static fb_status charge_model(const fb_federation *federation, fb_hospital *hospital, uint32_t round)
 {
-    fb_ledger_entry entry = {.round = round,
+    fb_ledger_entry entry = {.attempt = hospital->letter.attempt,
+                             .round = round,
                              .hospital = (uint32_t)hospital->index,
                              .steps = hospital->report.steps,
                              .count = federation->subset->count};
     if (!hospital->ledger)
         return FB_OK;
     fb_sha256(hospital->model, federation->params->count * (int64_t)sizeof *hospital->model, entry.message_sha256);
+    const fb_ledger_entry *last = fb_ledger_last(hospital->ledger, round);
+    if (last && last->attempt == entry.attempt && strcmp(last->message_sha256, entry.message_sha256) == 0)
+        return FB_OK;
     return fb_ledger_append(hospital->ledger, &entry);
 }
 
 static fb_status train_alone(fb_federation *federation, fb_hospital *hospital, uint32_t round)
 {
+    number_attempt(federation, hospital, round);
     fb_status status = fb_hospital_train(federation, hospital, round, hospital->model, &hospital->moments);
     if (status == FB_OK)
         status = charge_model(federation, hospital, round);
-    hospital->report.releases_round = federation->privacy->dpsgd != NULL; /* its model, at the end */
-    hospital->report.releases += hospital->report.releases_round;
+    fb_hospital_report_releases(hospital, round);
     return fb_error_context(status, "hospital %d (%s), round %u", hospital->index,
                             fb_hospital_name(federation, hospital->index), round + 1);
 }
@@ -382,7 +358,7 @@ fb_status fb_round_run(fb_federation *federation, uint32_t round, fb_hospital_re
         FB_TRY(centralised_round(federation, round));
     else
         FB_TRY(local_round(federation, round));
-    FB_TRY(fb_status_or_abort(federation->comm, gather_reports(federation, reports)));
+    FB_TRY(fb_round_gather_reports(federation, reports));
     if (fb_comm_rank(federation->comm) == 0)
         split_time(federation, reports, fb_time_s() - start_s, times);
     return FB_OK;

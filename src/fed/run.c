@@ -6,7 +6,9 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/range.h"
+#include "core/stop.h"
 #include "core/timer.h"
+#include "fed/checkpoint.h"
 #include "fed/convolutions.h"
 #include "fed/federation.h"
 #include "fed/provenance.h"
@@ -15,11 +17,14 @@
 #include "io/results.h"
 #include "io/safetensors.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 typedef struct run {
     const fb_config *config;      /* borrowed */
@@ -31,11 +36,15 @@ typedef struct run {
     fb_results *results;         /* rank 0 */
     fb_hospital_report *reports; /* (hospital_count) of the present round; rank 0 */
     fb_report *report;           /* turns them into records and lines; rank 0 */
+    fb_checkpoint checkpoint;    /* from which the run goes on */
     double start_s;
-    int stopped; /* by privacy.stop_at_epsilon */
+    int64_t rounds_done, rounds_before; /* by this run; by those that it goes on from */
+    int64_t rounds_saved;               /* in the last checkpoint */
+    int folder_lock;                    /* rank 0: a file descriptor */
+    int stopped;                        /* by privacy.stop_at_epsilon */
     char stop_reason[256];
     char model_sha256[FB_SHA256_CHARS];
-    char results_path[FB_PATH_CHARS];
+    char results_path[FB_PATH_CHARS], stop_path[FB_PATH_CHARS];
 } run;
 
 static int is_root(const run *r)
@@ -45,47 +54,19 @@ static int is_root(const run *r)
 
 /* --- the folder --- */
 
-static fb_status refuse_used_folder(const char *path)
-{
-    DIR *folder = opendir(path);
-    const struct dirent *entry;
-    if (!folder && errno == ENOTDIR)
-        return FB_USAGE("run.output = %s: %s", path, strerror(errno));
-    if (!folder)
-        return errno == ENOENT ? FB_OK : FB_FAIL("%s: cannot open the folder: %s", path, strerror(errno));
-    fb_status status = FB_OK;
-    errno = 0;
-    while (status == FB_OK && (entry = readdir(folder)) != NULL)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            status = FB_USAGE("run.output = %s: the folder is not empty; choose another or remove it", path);
-    if (status == FB_OK && errno != 0)
-        status = FB_FAIL("%s: cannot list the folder: %s", path, strerror(errno));
-    closedir(folder);
-    return status;
-}
-
-/* The options as an INI file, allocated by the system's library; run.resume is left out, since the file repeats the
- * whole run. NULL: out of memory. */
+/* The options as an INI file, allocated by the system's library. NULL: out of memory. */
 static char *print_options(const run *r)
 {
-    static const char resume[] = "\nresume = true\n";
-    char *text = NULL, *whole = NULL;
+    char *text = NULL;
     size_t size_bytes = 0;
     FILE *stream = open_memstream(&text, &size_bytes);
     if (!stream)
         return NULL;
+    fprintf(stream, "; fedbrats %s (%s): fedbrats train used.ini --run.output=NEW repeats this run\n",
+            fb_build_version(), fb_build_revision());
     fb_options_print_used(r->options, stream);
     fclose(stream);
-    char *at = strstr(text, resume), *rest = at ? at + sizeof resume - 2 : text;
-    stream = open_memstream(&whole, &size_bytes);
-    if (stream) {
-        fprintf(stream, "; fedbrats %s (%s): fedbrats train used.ini --run.output=NEW repeats this run\n",
-                fb_build_version(), fb_build_revision());
-        fprintf(stream, "%.*s%s", at ? (int)(at - text) : 0, text, rest);
-        fclose(stream);
-    }
-    free(text);
-    return whole;
+    return text;
 }
 
 static fb_status write_used_options(const run *r)
@@ -100,13 +81,44 @@ static fb_status write_used_options(const run *r)
     return status;
 }
 
-static fb_status make_folder(run *r)
+/* Two runs in one folder would each undo what the other writes. */
+static fb_status lock_folder(run *r, const char *path)
+{
+    r->folder_lock = open(path, O_RDONLY | O_CLOEXEC);
+    if (r->folder_lock < 0)
+        return FB_FAIL("%s: cannot open: %s", path, strerror(errno));
+    if (flock(r->folder_lock, LOCK_EX | LOCK_NB) == 0)
+        return FB_OK;
+    if (errno == EWOULDBLOCK)
+        return FB_FAIL("run.output = %s: another run is at work in this folder: wait for its end, or choose another "
+                       "folder",
+                       r->config->run_output);
+    fb_log_warn("%s: this file system has no locks (%s): see to it that no other run uses the folder", path,
+                strerror(errno));
+    return FB_OK;
+}
+
+/* A wish to stop that the last run has fulfilled is no wish to stop this one. */
+static fb_status remove_stop_file(const run *r)
+{
+    if (unlink(r->stop_path) != 0 && errno != ENOENT)
+        return FB_FAIL("%s: cannot be removed: %s", r->stop_path, strerror(errno));
+    return FB_OK;
+}
+
+static fb_status open_folder(run *r, fb_folder *folder)
 {
     char path[FB_PATH_CHARS];
-    FB_TRY(r->config->run_resume ? fb_resume_check(r->config) : refuse_used_folder(r->config->run_output));
+    FB_TRY(fb_resume_look(r->config, folder));
+    if (*folder == FB_FOLDER_COMPLETE)
+        return FB_OK;
     FB_TRY(fb_folder_make(r->config->run_output));
     FB_TRY(fb_path_join(path, r->config->run_output, "log.txt"));
     FB_TRY(fb_log_open(path));
+    FB_TRY(lock_folder(r, path));
+    FB_TRY(remove_stop_file(r));
+    if (*folder == FB_FOLDER_BEGUN)
+        FB_TRY(fb_checkpoint_find(r->config, &r->checkpoint));
     return write_used_options(r);
 }
 
@@ -123,10 +135,12 @@ static fb_status configured_total(const fb_federation *federation, double *total
     return FB_OK;
 }
 
+/* New, or with the rounds that the checkpoint knows. */
 static fb_status create_results(run *r, int argc, char **argv)
 {
     const fb_federation *federation = r->federation;
     fb_records config = {0}, provenance = {0};
+    fb_results_sums sums;
     const char **names = NULL;
     double total = INFINITY;
     char select[FB_TEXT_CHARS], mechanism[FB_TEXT_CHARS], algorithm[FB_TEXT_CHARS], mode[FB_TEXT_CHARS];
@@ -161,7 +175,8 @@ static fb_status create_results(run *r, int argc, char **argv)
                                   .config_count = config.count,
                                   .provenance = provenance.items,
                                   .provenance_count = provenance.count};
-    status = fb_results_create(r->results_path, &spec, &r->results);
+    FB_TRY_GOTO(status, fb_checkpoint_results(&r->checkpoint, &sums), done);
+    status = fb_results_continue(r->results_path, &spec, r->checkpoint.rounds, &sums, &r->results);
 done:
     FB_FREE(names);
     fb_records_free(&config);
@@ -169,16 +184,17 @@ done:
     return status;
 }
 
-static fb_status finish_results(run *r, int complete)
+/* text: "complete", "stopped" or "failed". */
+static fb_status finish_results(run *r, const char *text)
 {
+    const int complete = strcmp(text, "complete") == 0;
     fb_records summary = {0};
     if (!r->results)
         return FB_OK;
     fb_status status = fb_report_summary_records(r->report, complete, r->model_sha256, &summary);
     if (status == FB_OK && r->stopped)
         status = fb_records_add(&summary, "stopped_at_epsilon", "%s", r->stop_reason);
-    status = fb_error_first(
-        status, fb_results_finish(&r->results, complete ? "complete" : "failed", summary.items, summary.count));
+    status = fb_error_first(status, fb_results_finish(&r->results, text, summary.items, summary.count));
     fb_records_free(&summary);
     return status;
 }
@@ -218,19 +234,24 @@ static fb_status write_final_model(run *r)
 
 /* --- rounds --- */
 
-/* Rank 0's book-keeping of a round: record, line, checkpoint. */
+/* Rank 0's book-keeping of a round: record and line. */
 static fb_status commit_round(run *r, int64_t round, const fb_round_figures *figures)
 {
-    char sha256[FB_SHA256_CHARS];
-    const int64_t every = r->config->run_checkpoint_every;
     const fb_round_record *record = NULL;
     FB_TRY(fb_report_record(r->report, r->reports, figures, &record));
     fb_kill_point("round.done");
     FB_TRY(fb_results_write_round(r->results, round, record));
     fb_kill_point("round.committed");
-    fb_report_line(r->report, round, figures, fb_time_s() - r->start_s);
-    if (every > 0 && (round + 1) % every == 0 && r->config->run_mode != FB_MODE_LOCAL)
-        FB_TRY(write_model(r, "checkpoint.safetensors", r->federation->w, sha256));
+    fb_report_line(r->report, round, figures, (fb_time_s() - r->start_s) / (double)(round + 1 - r->rounds_before));
+    return FB_OK;
+}
+
+static fb_status save(run *r)
+{
+    if (r->rounds_saved == r->rounds_done || r->rounds_done == 0)
+        return FB_OK;
+    FB_TRY(fb_checkpoint_write(r->federation, r->rounds_done, r->report, r->results));
+    r->rounds_saved = r->rounds_done;
     return FB_OK;
 }
 
@@ -263,12 +284,29 @@ static fb_status evaluate(const run *r, fb_round_figures *figures)
     return status;
 }
 
-static fb_status run_round(run *r, int64_t round)
+/* A round that was given up on request has changed nothing, unless hospitals keep moments or models of their own: then
+ * the last checkpoint must serve. */
+static fb_status save_after_giving_up(run *r, fb_status status)
 {
+    const int intact = r->config->run_mode == FB_MODE_FEDERATED && r->config->train_momentum != FB_MOMENTUM_KEEP;
+    if (fb_error_exit_code(status) != FB_EXIT_STOPPED || !intact)
+        return status;
+    const fb_status saved = save(r);
+    if (saved == FB_OK)
+        return status;
+    fb_error_free(&status);
+    return saved;
+}
+
+static fb_status run_round(run *r)
+{
+    const int64_t round = r->rounds_done;
     fb_round_figures figures;
     memset(&figures, 0, sizeof figures);
     const double start_s = fb_time_s();
-    FB_TRY(fb_round_run(r->federation, (uint32_t)round, r->reports, &figures.times));
+    const fb_status status = fb_round_run(r->federation, (uint32_t)round, r->reports, &figures.times);
+    if (status != FB_OK)
+        return save_after_giving_up(r, status);
     const int planned_last = round + 1 == r->config->federation_rounds;
     FB_TRY(planned_last ? FB_OK : ask_for_round(r, round + 1));
     const int last = planned_last || r->stopped;
@@ -279,52 +317,140 @@ static fb_status run_round(run *r, int64_t round)
         FB_TRY(evaluate(r, &figures));
     figures.eval_s = fb_time_s() - eval_start_s;
     figures.round_s = fb_time_s() - start_s;
-    return fb_status_agree(r->comm, is_root(r) ? commit_round(r, round, &figures) : FB_OK);
+    FB_TRY(fb_status_agree(r->comm, is_root(r) ? commit_round(r, round, &figures) : FB_OK));
+    r->rounds_done++;
+    return FB_OK;
+}
+
+/* Whether a rank was asked to stop; the signal may have reached only some of them. */
+static fb_status ask_ranks(const run *r, int *stop)
+{
+    double asked = fb_stop_requested() != NULL;
+    FB_TRY(fb_comm_largest(r->comm, &asked));
+    *stop = asked != 0.0;
+    return FB_OK;
+}
+
+/* A checkpoint where one is due, and the end of the run where it is wanted. */
+static fb_status settle_round(run *r)
+{
+    const int64_t every = r->config->run_checkpoint_every;
+    const int last = r->rounds_done == r->config->federation_rounds || r->stopped;
+    int stop = 0;
+    FB_TRY(ask_ranks(r, &stop));
+    if (stop || (every > 0 && (last || r->rounds_done % every == 0)))
+        FB_TRY(save(r));
+    if (!stop || last)
+        return FB_OK;
+    return fb_error_make(FB_EXIT_STOPPED, "stopped on request after round %lld of %lld, with a checkpoint",
+                         (long long)r->rounds_done, (long long)r->config->federation_rounds);
+}
+
+static fb_status run_rounds(run *r)
+{
+    while (r->rounds_done < r->config->federation_rounds && !r->stopped) {
+        FB_TRY(run_round(r));
+        FB_TRY(settle_round(r));
+    }
+    return FB_OK;
+}
+
+/* --- the beginning and the end --- */
+
+/* The federation where the last run left it, or as it begins; results to go on with. */
+static fb_status restore(run *r, int argc, char **argv)
+{
+    fb_federation *federation = r->federation;
+    fb_status status = is_root(r) ? fb_resume_identity(federation, r->convolutions.sha256) : FB_OK;
+    FB_TRY(fb_status_agree(r->comm, status));
+    FB_TRY(fb_resume_check_charged(federation));
+    FB_TRY(fb_checkpoint_restore(federation, &r->checkpoint, r->report));
+    r->rounds_done = r->rounds_before = r->rounds_saved = r->checkpoint.rounds;
+    FB_TRY(fb_round_gather_reports(federation, r->reports));
+    if (!is_root(r))
+        return FB_OK;
+    if (r->rounds_done > r->config->federation_rounds)
+        return FB_USAGE("the checkpoint has %lld rounds, but federation.rounds is %lld", (long long)r->rounds_done,
+                        (long long)r->config->federation_rounds);
+    if (r->rounds_done > 0)
+        fb_log_info("going on from %s after round %lld of %lld", r->checkpoint.folder, (long long)r->rounds_done,
+                    (long long)r->config->federation_rounds);
+    FB_TRY(fb_report_restore(r->report, r->reports));
+    FB_TRY(create_results(r, argc, argv));
+    return fb_resume_remove_result(r->config);
 }
 
 static fb_status start(run *r, int argc, char **argv)
 {
-    const fb_ops *ops = r->ops;
-    FB_TRY(fb_identity_check(r->config, ops, r->comm));
-    FB_TRY(fb_status_agree(r->comm, is_root(r) ? make_folder(r) : FB_OK));
-    FB_TRY(fb_convolutions_settle(r->config, ops, r->comm, &r->convolutions));
-    FB_TRY(fb_federation_create(r->config, ops, r->comm, r->config->run_output, &r->federation));
+    FB_TRY(fb_convolutions_settle(r->config, r->ops, r->comm, &r->convolutions));
+    FB_TRY(fb_federation_create(r->config, r->ops, r->comm, r->config->run_output, &r->federation));
     fb_status status = FB_ALLOC(r->reports, r->federation->hospital_count, "reports");
     if (status == FB_OK && is_root(r))
         status = fb_report_create(r->federation, &r->report);
-    if (status == FB_OK && is_root(r))
-        status = fb_resume_identity(r->config, ops, r->convolutions.sha256, r->federation->cohort->sha256);
-    if (status == FB_OK && is_root(r))
-        status = fb_resume_committed(r->config, &r->federation->committed);
-    if (status == FB_OK && is_root(r) && r->config->run_resume)
-        status = fb_resume_move_results(r->config);
-    if (status == FB_OK && is_root(r))
-        status = create_results(r, argc, argv);
+    FB_TRY(fb_status_agree(r->comm, status));
+    FB_TRY(fb_status_agree(r->comm, restore(r, argc, argv)));
     fb_kill_point("run.created");
-    if (status == FB_OK && is_root(r))
-        status = fb_report_plan(r->report);
-    status = fb_status_agree(r->comm, status);
+    FB_TRY(fb_status_agree(r->comm, is_root(r) ? fb_report_plan(r->report) : FB_OK));
+    return r->rounds_done < r->config->federation_rounds ? ask_for_round(r, r->rounds_done) : FB_OK;
+}
+
+/* What is told at the end, and the exit status: of the run, or of what went wrong in telling. */
+static fb_status finish(run *r, fb_status status)
+{
+    char *line = NULL;
     if (status == FB_OK)
-        status = fb_comm_broadcast(r->comm, &r->federation->committed, sizeof r->federation->committed);
-    return status == FB_OK ? ask_for_round(r, 0) : status;
+        status = fb_status_agree(r->comm, write_final_model(r));
+    const int code = fb_error_exit_code(status);
+    const char *text = code == FB_EXIT_OK ? "complete" : code == FB_EXIT_STOPPED ? "stopped" : "failed";
+    const fb_status finished = is_root(r) ? finish_results(r, text) : FB_OK;
+    status = status == FB_OK ? fb_status_agree(r->comm, finished) : fb_error_first(status, finished);
+    if (status != FB_OK || !is_root(r))
+        return status;
+    FB_TRY(fb_report_result(r->report, r->model_sha256, r->results_path, &line));
+    status = fb_resume_write_result(r->config, line);
+    if (status == FB_OK)
+        fputs(line, stdout);
+    fflush(stdout);
+    free(line);
+    return status;
+}
+
+static fb_status find_folder(run *r, fb_folder *folder)
+{
+    FB_TRY(fb_identity_check(r->config, r->ops, r->comm));
+    fb_status status = fb_path_join(r->stop_path, r->config->run_output, "stop");
+    if (status == FB_OK && is_root(r))
+        status = open_folder(r, folder);
+    FB_TRY(fb_status_agree(r->comm, status));
+    return fb_comm_broadcast(r->comm, folder, sizeof *folder);
+}
+
+static void free_run(run *r)
+{
+    fb_report_destroy(&r->report);
+    FB_FREE(r->reports);
+    fb_checkpoint_free(&r->checkpoint);
+    fb_federation_destroy(&r->federation);
+    fb_convolutions_free(&r->convolutions);
+    if (r->folder_lock >= 0)
+        close(r->folder_lock);
 }
 
 fb_status fb_run(const fb_config *config, const fb_options *options, const fb_ops *ops, fb_comm *comm, int argc,
                  char **argv)
 {
-    run r = {.config = config, .options = options, .ops = ops, .comm = comm, .start_s = fb_time_s()};
-    fb_status status = start(&r, argc, argv);
-    for (int64_t round = 0; round < config->federation_rounds && status == FB_OK && !r.stopped; round++)
-        status = run_round(&r, round);
+    run r = {.config = config, .options = options, .ops = ops, .comm = comm, .start_s = fb_time_s(), .folder_lock = -1};
+    fb_folder folder = FB_FOLDER_NEW;
+    fb_status status = find_folder(&r, &folder);
+    if (status == FB_OK && folder == FB_FOLDER_COMPLETE)
+        return is_root(&r) ? fb_resume_print_result(config) : FB_OK;
+    fb_stop_listen(is_root(&r) ? r.stop_path : NULL);
     if (status == FB_OK)
-        status = fb_status_agree(comm, write_final_model(&r));
-    const fb_status finished = is_root(&r) ? finish_results(&r, status == FB_OK) : FB_OK;
-    status = status == FB_OK ? fb_status_agree(comm, finished) : fb_error_first(status, finished);
-    if (status == FB_OK && is_root(&r))
-        status = fb_report_result(r.report, r.model_sha256, r.results_path);
-    fb_report_destroy(&r.report);
-    FB_FREE(r.reports);
-    fb_federation_destroy(&r.federation);
-    fb_convolutions_free(&r.convolutions);
+        status = start(&r, argc, argv);
+    if (status == FB_OK)
+        status = run_rounds(&r);
+    status = finish(&r, status);
+    fb_stop_ignore();
+    free_run(&r);
     return status;
 }

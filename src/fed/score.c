@@ -3,6 +3,7 @@
  * Every case is segmented once, by the rank that has it: validation cases by their hospital's rank, test cases dealt
  * out over all ranks. Counts are integers, so where a case was counted cannot be seen in the result. */
 #include "core/mem.h"
+#include "core/stop.h"
 #include "fed/federation.h"
 
 #include <math.h>
@@ -35,6 +36,7 @@ static fb_status count_case(fb_federation *federation, const float *w, fb_shard 
                             fb_counts *counts)
 {
     const fb_volume *volume = NULL;
+    FB_TRY(fb_stop_check(federation->config->run_grace_s));
     FB_TRY(fb_shard_volume(shard, split, index, &volume));
     return fb_error_context(fb_evaluator_case(federation->evaluator, w, volume, counts), "evaluating %s",
                             volume->subject);

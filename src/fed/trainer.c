@@ -3,6 +3,7 @@
 
 #include "core/mem.h"
 #include "core/range.h"
+#include "core/stop.h"
 #include "data/augment.h"
 #include "fed/volumes.h"
 #include "nn/segresnet.h"
@@ -279,6 +280,7 @@ static fb_shard *pooled_case(const training *t, int64_t *number)
 static fb_status see_case(training *t, int64_t number, fb_rng where, uint32_t sample)
 {
     fb_shard *shard = pooled_case(t, &number);
+    FB_TRY(fb_stop_check(t->trainer->config->run_grace_s));
     t->samples++;
     return differentiate(t->trainer, shard, number, where, sample);
 }

@@ -196,39 +196,52 @@ static fb_status commit_new(const fb_results *results)
     return status;
 }
 
-static fb_status create(fb_results *results, const fb_results_spec *spec)
+static fb_status open_for_rounds(fb_results *results, const char *path)
+{
+    results->fd = open(path, O_WRONLY | O_CLOEXEC);
+    return results->fd >= 0 ? FB_OK : FB_FAIL("%s: cannot open: %s", path, strerror(errno));
+}
+
+/* The structure of a run without rounds in PATH.tmp. */
+static fb_status make_temporary(fb_results *results, const fb_results_spec *spec)
 {
     hid_t file = 0;
-    FB_TRY(check_absent(results->path));
     FB_TRY(image_create(results->temporary, &file));
     fb_status status = fill_image(results, spec, file);
     if (status == FB_OK)
         status = write_temporary(results, file);
     fb_h5_close(&file);
-    FB_TRY(status);
+    return status;
+}
+
+static fb_status create(fb_results *results, const fb_results_spec *spec)
+{
+    FB_TRY(check_absent(results->path));
+    FB_TRY(make_temporary(results, spec));
     FB_TRY(commit_new(results));
-    results->fd = open(results->path, O_WRONLY | O_CLOEXEC);
-    if (results->fd < 0)
-        return FB_FAIL("%s: cannot open: %s", results->path, strerror(errno));
+    return open_for_rounds(results, results->path);
+}
+
+static fb_status prepare(const char *path, const fb_results_spec *spec, fb_results *results)
+{
+    FB_ASSERT(spec->rounds > 0 && spec->hospital_count > 0);
+    results->fd = -1;
+    results->rounds = spec->rounds;
+    results->hospital_count = spec->hospital_count;
+    const int chars = snprintf(results->temporary, sizeof results->temporary, "%s.tmp", path);
+    if (chars < 0 || (size_t)chars >= sizeof results->temporary)
+        return FB_FAIL("%s: the path is longer than %d characters", path, FB_PATH_CHARS - 5);
+    snprintf(results->path, sizeof results->path, "%s", path);
     return FB_OK;
 }
 
 fb_status fb_results_create(const char *path, const fb_results_spec *spec, fb_results **out)
 {
     fb_results *results = NULL;
-    FB_ASSERT(spec->rounds > 0 && spec->hospital_count > 0);
     FB_TRY(FB_ALLOC(results, 1, "results"));
-    results->fd = -1;
-    results->rounds = spec->rounds;
-    results->hospital_count = spec->hospital_count;
-    fb_status status = FB_OK;
-    const int chars = snprintf(results->temporary, sizeof results->temporary, "%s.tmp", path);
-    if (chars < 0 || (size_t)chars >= sizeof results->temporary) {
-        status = FB_FAIL("%s: the path is longer than %d characters", path, FB_PATH_CHARS - 5);
-    } else {
-        snprintf(results->path, sizeof results->path, "%s", path);
+    fb_status status = prepare(path, spec, results);
+    if (status == FB_OK)
         status = create(results, spec);
-    }
     if (status != FB_OK) {
         FB_FREE(results);
         return status;
@@ -284,6 +297,87 @@ fb_status fb_results_write_round(fb_results *results, int64_t round, const fb_ro
     memcpy(results->crc, crc, sizeof crc);
     results->committed = committed;
     return FB_OK;
+}
+
+/* --- going on --- */
+
+/* Copies a variable's first `rounds` rounds from another run's file. */
+static fb_status copy_rounds(fb_results *results, hid_t from, int v, int64_t rounds)
+{
+    const fb_result_variable *variable = &fb_result_variables[v];
+    char path[NAME_CHARS];
+    int64_t *values = NULL, stored = 0; /* of all its rounds and of either type */
+    const int64_t count = count_of(results, variable, rounds);
+    hdf5_path_of(variable, path);
+    FB_TRY(fb_h5_dataset_count(from, path, &stored));
+    if (stored < count)
+        return FB_FAIL("%s: /%s: it has %lld values, but %lld rounds of this run have %lld", results->path, path,
+                       (long long)stored, (long long)rounds, (long long)count);
+    FB_TRY(FB_ALLOC(values, stored, variable->name));
+    fb_status status = fb_h5_dataset_read(from, path, fb_result_type(variable), values);
+    if (status == FB_OK && fb_crc32c(0, values, count * VALUE_BYTES) != results->crc[v])
+        status = FB_FAIL("%s: /%s: its first %lld rounds are not those that the run wrote: the file was changed or "
+                         "damaged; put it back, or remove the folder checkpoint beside it: then all rounds are "
+                         "computed again, and messages that are on disk are sent again",
+                         results->path, path, (long long)rounds);
+    if (status == FB_OK)
+        status = put(results, variable->name, results->offset[v], values, count);
+    FB_FREE(values);
+    return status;
+}
+
+static fb_status copy_all(fb_results *results, int64_t rounds)
+{
+    hid_t from = 0;
+    FB_TRY(fb_h5_file_open(results->path, &from));
+    fb_status status = FB_OK;
+    for (int v = 0; v < FB_RESULT_VARIABLES && status == FB_OK; v++)
+        status = copy_rounds(results, from, v, rounds);
+    fb_h5_close(&from);
+    if (status == FB_OK)
+        status = put(results, fb_result_rounds_committed.name, results->offset_committed, &rounds, 1);
+    results->committed = rounds;
+    return status;
+}
+
+static fb_status go_on(fb_results *results, const fb_results_spec *spec, int64_t rounds)
+{
+    if (unlink(results->temporary) != 0 && errno != ENOENT)
+        return FB_FAIL("%s: cannot be removed: %s", results->temporary, strerror(errno));
+    FB_TRY(make_temporary(results, spec));
+    FB_TRY(open_for_rounds(results, results->temporary));
+    if (rounds > 0)
+        FB_TRY(copy_all(results, rounds));
+    return fb_file_commit(results->temporary, results->path);
+}
+
+fb_status fb_results_continue(const char *path, const fb_results_spec *spec, int64_t rounds,
+                              const fb_results_sums *sums, fb_results **out)
+{
+    fb_results *results = NULL;
+    FB_ASSERT(rounds <= spec->rounds);
+    FB_TRY(FB_ALLOC(results, 1, "results"));
+    memcpy(results->crc, sums->crc, sizeof results->crc);
+    fb_status status = prepare(path, spec, results);
+    if (status == FB_OK)
+        status = go_on(results, spec, rounds);
+    if (status != FB_OK) {
+        if (results->fd >= 0)
+            close(results->fd);
+        (void)unlink(results->temporary);
+        FB_FREE(results);
+        return status;
+    }
+    *out = results;
+    return FB_OK;
+}
+
+fb_results_sums fb_results_take_sums(const fb_results *results)
+{
+    fb_results_sums sums = {{0}};
+    _Static_assert(sizeof sums.crc >= sizeof results->crc, "a sum for every variable");
+    memcpy(sums.crc, results->crc, sizeof results->crc);
+    return sums;
 }
 
 /* --- finish --- */

@@ -4,7 +4,7 @@
  * dimension scale, every array has units and long_name. Arrays are preallocated, contiguous and NaN-filled (integers:
  * -1); a round is written, flushed, then counted in `rounds_committed` and flushed again, so that after a kill the
  * committed rounds are readable. The file is made under PATH.tmp, renamed to PATH once its structure is on disk;
- * its attribute `status` says running, complete or failed.
+ * its attribute `status` says running, complete, stopped or failed.
  *
  * Dimensions: share_fraction, epsilon, seed (numbers) and select, mechanism, algorithm, mode (text), each of length 1,
  * so that xarray's combine_by_coords of a sweep's files gives the grid; then round, hospital, region.
@@ -50,8 +50,23 @@ typedef struct fb_round_record {
     const int64_t *svt_tests;
 } fb_round_record;
 
+enum { FB_RESULTS_SUMS = 32 };
+
+/* CRC-32C of the committed rounds of each variable: by these a checkpoint knows the results it belongs to. */
+typedef struct fb_results_sums {
+    uint32_t crc[FB_RESULTS_SUMS];
+} fb_results_sums;
+
 /* Errors: exists already (named; nothing is overwritten), not writable, disk full. */
 fb_status fb_results_create(const char *path, const fb_results_spec *spec, fb_results **out) FB_MUST_USE;
+
+/* Goes on with the file of an interrupted run: a new one takes its place, with its first `rounds` rounds and room for
+ * spec->rounds. Until the new one is complete the old one stays as it is; with rounds = 0 it need not exist. Errors: as
+ * above; the old file cannot be read, or its rounds are not those of `sums`. */
+fb_status fb_results_continue(const char *path, const fb_results_spec *spec, int64_t rounds,
+                              const fb_results_sums *sums, fb_results **out) FB_MUST_USE;
+
+fb_results_sums fb_results_take_sums(const fb_results *results);
 
 /* How many rounds are complete in the results file of another run. Errors: not such a file, damaged. */
 fb_status fb_results_committed(const char *path, int64_t *rounds) FB_MUST_USE;
@@ -60,7 +75,8 @@ fb_status fb_results_committed(const char *path, int64_t *rounds) FB_MUST_USE;
  * be written is not counted. Errors: disk full or faulty. */
 fb_status fb_results_write_round(fb_results *results, int64_t round, const fb_round_record *record) FB_MUST_USE;
 
-/* Sets `status` ("complete" or "failed"), the end time and the given attributes (model hash, totals), closes, and reads
- * the file back. On an error PATH keeps its committed rounds and the status "running". Sets *results to NULL. */
+/* Sets `status` ("complete", "stopped" or "failed"), the end time and the given attributes (model hash, totals),
+ * closes, and reads the file back. On an error PATH keeps its committed rounds and the status "running". Sets *results
+ * to NULL. */
 fb_status fb_results_finish(fb_results **results, const char *status, const fb_attribute *summary,
                             int summary_count) FB_MUST_USE;

@@ -25,11 +25,17 @@ enum {
 static const char TITLE[] = "fedbrats privacy ledger 2: ";
 static const int64_t SIZE_MAX_BYTES = INT64_C(1) << 30;
 
+typedef struct ledger_line {
+    fb_ledger_entry entry;
+    char chain[FB_SHA256_CHARS]; /* after it */
+} ledger_line;
+
 struct fb_ledger {
     int file; /* open for appending; -1: closed */
     int64_t size_bytes;
     int64_t count, capacity;
-    fb_ledger_entry *entries;    /* owned */
+    ledger_line *lines;          /* owned; without the title */
+    char title[FB_SHA256_CHARS]; /* the chain after the title */
     char chain[FB_SHA256_CHARS]; /* of the last line */
     char path[FB_PATH_CHARS];
 };
@@ -82,14 +88,16 @@ static int parse_entry(const char *line, fb_ledger_entry *entry)
            is_sha256(entry->message_sha256);
 }
 
-static fb_status remember(fb_ledger *ledger, const fb_ledger_entry *entry)
+static fb_status remember(fb_ledger *ledger, const fb_ledger_entry *entry, const char chain[FB_SHA256_CHARS])
 {
     if (ledger->count == ledger->capacity) {
         const int64_t capacity = ledger->capacity ? 2 * ledger->capacity : 64;
-        FB_TRY(fb_mem_resize(&ledger->entries, capacity, sizeof *ledger->entries, "privacy ledger"));
+        FB_TRY(fb_mem_resize(&ledger->lines, capacity, sizeof *ledger->lines, "privacy ledger"));
         ledger->capacity = capacity;
     }
-    ledger->entries[ledger->count++] = *entry;
+    ledger_line *line = &ledger->lines[ledger->count++];
+    line->entry = *entry;
+    memcpy(line->chain, chain, sizeof line->chain);
     return FB_OK;
 }
 
@@ -129,6 +137,7 @@ static fb_status replay_title(fb_ledger *ledger, const char *line, size_t chars,
         !is_sha256(line + chars - (FB_SHA256_CHARS - 1)))
         return FB_FAIL("%s: line 1 is not the title of a privacy ledger; restore the file", ledger->path);
     FB_TRY(check_chain(ledger, line, chars, 1));
+    memcpy(ledger->title, ledger->chain, sizeof ledger->title);
     snprintf(was, sizeof was, "%.*s", (int)(chars - title - FB_SHA256_CHARS), line + title);
     return strcmp(was, identity) == 0 ? FB_OK : other_identity(ledger, was, identity);
 }
@@ -140,7 +149,7 @@ static fb_status replay_line(fb_ledger *ledger, const char *line, size_t chars, 
         return FB_FAIL("%s: line %lld is not an entry of a privacy ledger; restore the file", ledger->path,
                        (long long)number);
     FB_TRY(check_chain(ledger, line, chars, number));
-    return remember(ledger, &entry);
+    return remember(ledger, &entry, ledger->chain);
 }
 
 /* text is followed by '\0'; its line feeds are overwritten. ledger->size_bytes becomes that of the whole lines. */
@@ -246,7 +255,7 @@ void fb_ledger_close(fb_ledger **ledger)
     if (*ledger && (*ledger)->file >= 0)
         close((*ledger)->file);
     if (*ledger)
-        FB_FREE((*ledger)->entries);
+        FB_FREE((*ledger)->lines);
     FB_FREE(*ledger);
 }
 
@@ -274,7 +283,7 @@ fb_status fb_ledger_append(fb_ledger *ledger, const fb_ledger_entry *entry)
     FB_ASSERT(is_sha256(entry->message_sha256));
     memcpy(chain, ledger->chain, sizeof chain);
     const size_t chars = close_line(chain, line, format_entry(entry, line));
-    FB_TRY(remember(ledger, entry));
+    FB_TRY(remember(ledger, entry, chain));
     const fb_status status = write_line(ledger, line, chars);
     if (status != FB_OK) {
         ledger->count--;
@@ -294,14 +303,29 @@ int64_t fb_ledger_releases_until(const fb_ledger *ledger, uint32_t round)
 {
     int64_t count = 0;
     for (int64_t i = 0; i < ledger->count; i++)
-        count += ledger->entries[i].round <= round;
+        count += ledger->lines[i].entry.round <= round;
     return count;
 }
 
 const fb_ledger_entry *fb_ledger_last(const fb_ledger *ledger, uint32_t round)
 {
     for (int64_t i = ledger->count - 1; i >= 0; i--)
-        if (ledger->entries[i].round == round)
-            return &ledger->entries[i];
+        if (ledger->lines[i].entry.round == round)
+            return &ledger->lines[i].entry;
     return NULL;
+}
+
+fb_ledger_position fb_ledger_where(const fb_ledger *ledger)
+{
+    fb_ledger_position position = {.releases = ledger->count};
+    memcpy(position.chain_sha256, ledger->chain, sizeof position.chain_sha256);
+    return position;
+}
+
+int fb_ledger_was_at(const fb_ledger *ledger, const fb_ledger_position *position)
+{
+    if (position->releases < 0 || position->releases > ledger->count)
+        return 0;
+    const char *chain = position->releases == 0 ? ledger->title : ledger->lines[position->releases - 1].chain;
+    return memcmp(chain, position->chain_sha256, FB_SHA256_CHARS) == 0;
 }

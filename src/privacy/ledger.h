@@ -25,6 +25,12 @@ typedef struct fb_ledger_entry {
     char message_sha256[FB_SHA256_CHARS];
 } fb_ledger_entry;
 
+/* How far a ledger is: its releases, and the chain after the last of them. Plain data. */
+typedef struct fb_ledger_position {
+    int64_t releases;
+    char chain_sha256[FB_SHA256_CHARS];
+} fb_ledger_position;
+
 /* Opens or creates and locks; checks the chain of an existing file. begun: the run has begun before, so that a missing
  * ledger is an error, since nobody knows any more what it charged. A last line without its line feed, which was being
  * written when the program ended, is cut off with a notice: its message was not sent. identity: one line. Errors: not
@@ -39,3 +45,8 @@ int64_t fb_ledger_releases_until(const fb_ledger *ledger, uint32_t round); /* of
 
 /* The last attempt of a round; NULL: none. Borrowed until the next append. */
 const fb_ledger_entry *fb_ledger_last(const fb_ledger *ledger, uint32_t round);
+
+fb_ledger_position fb_ledger_where(const fb_ledger *ledger);
+
+/* Whether the ledger has once been there: all of its lines until then are the same. */
+int fb_ledger_was_at(const fb_ledger *ledger, const fb_ledger_position *position);
