@@ -2,13 +2,16 @@
 #include "core/file.h"
 
 #include "core/kill.h"
+#include "core/log.h"
 #include "core/mem.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -144,6 +147,30 @@ int fb_fd_flush(int fd)
         if (errno != EINTR)
             return -1;
     return 0;
+}
+
+fb_status fb_fd_lock(int fd, const char *path, int *taken)
+{
+    enum { ENOTSUPP = 524 /* of the kernel; some network file systems let it out */ };
+    *taken = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (*taken || errno == EWOULDBLOCK)
+        return FB_OK;
+    if (errno != ENOLCK && errno != ENOSYS && errno != EOPNOTSUPP && errno != ENOTSUPP)
+        return FB_FAIL("%s: cannot lock: %s", path, strerror(errno));
+    fb_log_warn("%s: this file system has no locks (%s): see to it that no other process uses the folder", path,
+                strerror(errno));
+    *taken = 1;
+    return FB_OK;
+}
+
+fb_status fb_text_close(FILE *stream, char **text, const char *what)
+{
+    const int failed = ferror(stream);
+    if (fclose(stream) == 0 && !failed && *text) /* the C library leaves NULL where its last allocation failed */
+        return FB_OK;
+    free(*text);
+    *text = NULL;
+    return FB_FAIL("%s: out of memory", what);
 }
 
 fb_status fb_file_commit(const char *temporary, const char *path)

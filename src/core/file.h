@@ -7,6 +7,7 @@
 #include "core/status.h"
 
 #include <stdint.h>
+#include <stdio.h>
 
 enum { FB_PATH_CHARS = 4096, FB_SHA256_CHARS = 65 };
 
@@ -34,6 +35,13 @@ fb_status fb_file_write_atomic(const char *path, const void *data, int64_t size_
 /* The last half of that for files that a library wrote: flushes `temporary` to disk, renames it to `path`, flushes the
  * folder. */
 fb_status fb_file_commit(const char *temporary, const char *path) FB_MUST_USE;
+
+/* Takes the exclusive lock of an open file, without waiting. *taken = 0: another process has it. A file system without
+ * locks gets a warning and counts as taken. */
+fb_status fb_fd_lock(int fd, const char *path, int *taken) FB_MUST_USE;
+
+/* Closes open_memstream's `stream`; *text is then complete, and malloc's. Errors: out of memory; *text is NULL then. */
+fb_status fb_text_close(FILE *stream, char **text, const char *what) FB_MUST_USE;
 
 /* write(2) to the end, or pwrite(2) to offset `at` where that is not negative, and fsync(2): whole, whatever interrupts
  * them. 0, or -1 with errno. */

@@ -87,6 +87,7 @@ static fb_status ledger_identity(const fb_federation *federation, int hospital, 
 static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, const char *folder)
 {
     char name[64], identity[FB_LEDGER_IDENTITY_CHARS];
+    int begun = 0;
     if (federation->privacy->guarantee->mechanism == FB_MECHANISM_NONE)
         return FB_OK;
     FB_TRY(open_noise(federation, (uint32_t)hospital->index, &hospital->noise));
@@ -94,7 +95,7 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
         FB_TRY(fb_gauss_create(federation->privacy->dpsgd[hospital->index].sigma, &hospital->gauss));
     FB_TRY(ledger_identity(federation, hospital->index, identity));
     snprintf(name, sizeof name, "hospital_%02d", hospital->index);
-    const int begun = fb_resume_has_begun(folder);
+    FB_TRY(fb_resume_has_begun(folder, &begun));
     FB_TRY(federation->config->run_mode == FB_MODE_LOCAL
                ? fb_outbox_open_ledger(folder, name, identity, begun, &hospital->ledger)
                : fb_outbox_open(folder, name, identity, begun, &hospital->outbox));
@@ -167,9 +168,11 @@ static fb_status make_model(fb_federation *federation)
 static fb_status make_trusted_server(fb_federation *federation, const char *folder)
 {
     char identity[FB_LEDGER_IDENTITY_CHARS];
+    int begun = 0;
     FB_TRY(open_noise(federation, FB_OUTBOX_SERVER, &federation->server_noise));
     FB_TRY(ledger_identity(federation, 0, identity));
-    return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(folder), &federation->server_outbox);
+    FB_TRY(fb_resume_has_begun(folder, &begun));
+    return fb_outbox_open(folder, "server", identity, begun, &federation->server_outbox);
 }
 
 static fb_status make_server(fb_federation *federation, const char *folder)

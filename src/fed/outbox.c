@@ -127,7 +127,7 @@ fb_status fb_outbox_has(const fb_outbox *outbox, uint32_t round, int *has)
     char path[FB_PATH_CHARS];
     uint32_t attempt = 0;
     FB_TRY(message_path(outbox, round, attempt, path));
-    *has = fb_file_exists(path);
+    FB_TRY(fb_file_find(path, has));
     FB_TRY(last_stored(outbox, round, &attempt));
     *has |= attempt > 0;
     return FB_OK;

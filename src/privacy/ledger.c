@@ -15,13 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
-enum {
-    LINE_CHARS = FB_LEDGER_IDENTITY_CHARS + 256,
-    LUSTRE_HAS_NO_LOCKS = 524 /* the kernel's ENOTSUPP, which no header of the C library names */
-};
+enum { LINE_CHARS = FB_LEDGER_IDENTITY_CHARS + 256 };
 static const char TITLE[] = "fedbrats privacy ledger 2: ";
 static const int64_t SIZE_MAX_BYTES = INT64_C(1) << 30;
 
@@ -192,19 +188,15 @@ static fb_status cut_torn_line(const fb_ledger *ledger, int64_t file_bytes)
 /* Two processes that charge one ledger would each count half of what was released. */
 static fb_status open_locked(fb_ledger *ledger)
 {
+    int taken = 0;
     ledger->file = open(ledger->path, O_WRONLY | O_APPEND | O_CLOEXEC);
     if (ledger->file < 0)
         return FB_FAIL("%s: the privacy ledger cannot be opened for writing: %s", ledger->path, strerror(errno));
-    if (flock(ledger->file, LOCK_EX | LOCK_NB) == 0)
-        return FB_OK;
-    if (errno == EWOULDBLOCK)
+    FB_TRY(fb_fd_lock(ledger->file, ledger->path, &taken));
+    if (!taken)
         return FB_FAIL("%s: another process has this privacy ledger open: wait for its end, or choose another "
                        "run.output",
                        ledger->path);
-    if (errno != ENOLCK && errno != ENOSYS && errno != EOPNOTSUPP && errno != LUSTRE_HAS_NO_LOCKS)
-        return FB_FAIL("%s: the privacy ledger cannot be locked: %s", ledger->path, strerror(errno));
-    fb_log_warn("%s: this file system has no locks (%s): see to it that no other process uses the folder", ledger->path,
-                strerror(errno));
     return FB_OK;
 }
 
