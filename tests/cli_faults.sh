@@ -1,0 +1,217 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Faults below the program: every call of the file system and of HDF5 and every allocation of a short run fails once
+# (tests/io_fail.c, tests/alloc_fail.c). The run then ends with status 1 and a line that names the path, what was tried
+# and the system's reason, leaks nothing, and the same command goes on, from the checkpoint that was there, to the same
+# model, ledgers and messages as those of a run without a fault. FB_LONG=1: every call; otherwise a sample that
+# FB_SEED moves.
+set -u
+dir=$(mktemp -d -p /dev/shm 2> /dev/null || mktemp -d) # thousands of runs that flush: their disk is not under test
+mounted=
+trap '[ -z "$mounted" ] || umount "$mounted"; rm -rf "$dir"' EXIT
+exec 2> "$dir/stderr" # where the shell says that a command was killed
+logs=("$dir/why" "$dir/err")
+. "$(dirname "$0")/tap.sh"
+
+bin=$FB_BIN long=${FB_LONG:-0} seed=${FB_SEED:-1}
+compile() # NAME
+{
+    ${CC:-cc} -shared -fPIC -fno-builtin "tests/$1.c" -o "$dir/$1.so" -ldl
+}
+"$bin/brats-phantom" --output "$dir/cohort" --shape 32x32x32 --scale 0.001 --seed 3 > /dev/null 2> "$dir/err" &&
+    find "$dir/cohort" -mindepth 2 -maxdepth 2 ! -name '*_2013_*' ! -name '*_CBICA_*' ! -name '*_TCIA01_*' \
+        -exec rm -r {} + &&
+    "$bin/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > /dev/null 2>> "$dir/err" &&
+    compile io_fail && compile alloc_fail || { report 1 "cohort"; echo "1..$number"; exit 1; }
+
+cat > "$dir/small.ini" << INI
+[data]
+shards = $dir/shards
+patch = 16x16x16
+[model]
+blocks_down = 1,1
+blocks_up = 1
+[train]
+learning_rate = 1e-3
+[federation]
+rounds = 2
+[sharing]
+select = random
+fraction = 0.01
+[privacy]
+mechanism = laplace
+clip = 1e-3
+epsilon_answer = 1000
+key = seed
+[eval]
+on = validation
+INI
+
+launcher=() options=()
+train() # NAME ENVIRONMENT...: a run with `options`
+{
+    timeout 60 "${launcher[@]}" env "${@:2}" "$bin/fedbrats" train "$dir/small.ini" --run.output="$dir/$1" \
+        "${options[@]}" > "$dir/$1.out" 2> "$dir/$1.err"
+}
+
+# --- what a fault is judged by
+
+# The word for what was tried that the message must hold.
+declare -A tried=([fopen]='open|create' [open]='open' [opendir]='open' [mkdir]='make' [stat]='look' [fstat]='read|open'
+    [lstat]='open' [access]='look' [rename]='rename' [unlink]='remove' [link]='link' [fread]='read' [read]='read|open'
+    [pread]='read|open|count|find' [fgets]='read' [fwrite]='write' [write]='written' [pwrite]='write'
+    [fprintf]='write' [fputs]='write' [fputc]='write' [fflush]='write' [fclose]='write' [fsync]='flush|written'
+    [flock]='lock' [ftruncate]='cut|written')
+declare -A said=([EIO]='Input/output error' [ENOSPC]='No space left on device' [EDQUOT]='Disk quota exceeded'
+    [EINTR]='Interrupted system call' [SHORT]='' [ENOMEM]='')
+
+# may_go_on CALL PATH: the few calls whose failure rightly does not end a run
+may_go_on()
+{
+    case "$1 $2" in
+        close\ *) ;;                     # what was written is flushed before; the others were only read
+        fclose\ *.tmp) return 1 ;;       # written
+        fclose\ *) ;;                    # only read; or the log, of which standard error has every line too
+        fprintf\ */log.txt) ;;           # with a warning, for the same reason
+        open\ */results.h5.tmp) ;;       # HDF5 looks whether there is a file of an image's name
+        stat\ */stop) ;;                 # asked again after a while
+        *\ */checkpoint/*) [ "$goes_on" = 1 ] ;; # an unreadable checkpoint is passed over, with a warning
+        *) return 1 ;;
+    esac
+}
+
+# names_it CALL PATH REASON: the error line names path, call and reason
+names_it()
+{
+    local line name=${2##*/}
+    line=$(grep ' error: ' "$dir/run.err" | tail -n 1)
+    [ "$name" != run.out ] || name='standard output'
+    case $1 in
+        memory) [[ $line =~ memory|HDF5|cannot ]]; return ;;
+        H5*) [[ $line == *" cannot "* && $line == */* && $line == *"was made to fail"* ]]; return ;;
+        lstat) ;; # HDF5 does not tell the system's reason
+        *) [[ $line == *"${said[$3]}"* ]] || return 1 ;;
+    esac
+    [[ $line == *"${name%.tmp}"* && $line =~ ${tried[$1]:-cannot} ]]
+}
+
+# same: the run without a fault and this one
+same()
+{
+    cmp "$dir/full/model.safetensors" "$dir/run/model.safetensors" && diff -r "$dir/full/ledger" "$dir/run/ledger" &&
+        diff -r -x '*.tmp' "$dir/full/outbox" "$dir/run/outbox" && diff <(totals full) <(totals run) &&
+        cmp "$dir/run.out" "$dir/run/result.txt"
+}
+
+totals() # RUN: the line RESULT but for paths and times
+{
+    sed 's/overhead_fraction=[^ ]*//; s/results=.*//' "$dir/$1.out"
+}
+
+# judge STATUS REASON STAYS: of a run that had a fault; says what is wrong on standard output
+judge()
+{
+    local rc=$1 reason=$2 stays=$3 call path before=0
+    read -r _ call path _ < <(grep ' failed$' "$dir/list")
+    [ -n "$call" ] || { echo "no call failed"; return; }
+    if [ "$rc" = 0 ]; then
+        may_go_on "$call" "$path" || [ "$reason" = SHORT ] || [ "$reason" = EINTR ] || [ "$call" = memory ] ||
+            echo "the fault was swallowed"
+        [ "$stays" = 0 ] || echo "status 0 though all later calls failed"
+        same >> "$dir/why" || echo "it went on to another end"
+        return
+    fi
+    # nothing was started where the options cannot be read
+    [ "$rc" = 1 ] || { [ "$rc" = 2 ] && [[ $path == */small.ini ]]; } || echo "status $rc"
+    [ "$stays" = 1 ] || names_it "$call" "$path" "$reason" || echo "path, call or reason is not named"
+    [ "$stays" = 1 ] || [ -z "$(find "$dir/run" -name '*.tmp')" ] || echo "a temporary file stays"
+    [ ! -e "$dir/run/checkpoint/0000001/server.state" ] || before=1
+    train run || { echo "it cannot go on: status $?"; return; }
+    same >> "$dir/why" || echo "it went on to another end"
+    [ $before = 0 ] || grep -q 'going on from\|run is complete' "$dir/run.err" || echo "it began anew"
+    ! grep -q 'cannot be read, so' "$dir/run.err" || echo "its results were not readable"
+}
+
+# --- the loop
+
+io=(LD_PRELOAD="$dir/io_fail.so" FB_FAULT_BELOW="$dir" FB_FAULT_LIST="$dir/list")
+hdf5=("${io[@]}" FB_FAULT_HDF5=1)
+memory=(LD_PRELOAD="$dir/alloc_fail.so" FB_FAULT_LIST="$dir/list")
+if [ -n "${FB_SAN:-}" ]; then
+    sanitizer=(ASAN_OPTIONS=verify_asan_link_order=0:allocator_may_return_null=1:fast_unwind_on_malloc=0:detect_leaks=1
+        LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0)
+else
+    sanitizer=()
+fi
+
+# begin: the run's folder as the scenario has it before its fault
+begin()
+{
+    rm -rf "$dir/run" "$dir/list"
+    [ "$goes_on" = 0 ] || cp -r "$dir/$start" "$dir/run"
+}
+
+# torture NAME PATTERN REASONS EVERY LIBRARY ENVIRONMENT...: counts the calls that match, and fails one of EVERY of
+# them (every one when FB_LONG=1)
+torture()
+{
+    local name=$1 pattern=$2 reasons=($3) every=$4 tries=0 faults=0 what stays=0 reason n
+    local -n with=$5
+    shift 5
+    [ "$long" != 1 ] || every=$(((every + long_every - 1) / long_every))
+    [[ " $* " != *" FB_FAULT_STAYS="* ]] || stays=1
+    begin
+    train run "${sanitizer[@]}" "${with[@]}" "$@"
+    if [ $? != 0 ] || ! grep -Eq "$pattern" "$dir/list"; then
+        cp "$dir/run.err" "$dir/err"
+        report 1 "$name: the calls are counted"
+        return
+    fi
+    grep -E "$pattern" "$dir/list" | awk -v every="$every" -v seed="$seed" 'NR % every == seed % every { print $1 }' \
+        > "$dir/numbers"
+    : > "$dir/err"
+    while read -r n <&3; do
+        reason=${reasons[tries % ${#reasons[@]}]} tries=$((tries + 1))
+        begin
+        : > "$dir/why"
+        train run "${sanitizer[@]}" "${with[@]}" "$@" FB_FAULT_NUMBER="$n" FB_FAULT_ERRNO="$reason"
+        what=$(judge $? "$reason" $stays)
+        [ -z "$what" ] && continue
+        faults=$((faults + 1))
+        { echo "$reason: $(grep ' failed$' "$dir/list" | head -n 1): ${what//$'\n'/; }"; tail -n 3 "$dir/run.err"; } \
+            >> "$dir/err"
+    done 3< "$dir/numbers"
+    : > "$dir/why"
+    [ $faults = 0 ] && [ $tries != 0 ]
+    report $? "$name: $tries of $(grep -Ec "$pattern" "$dir/list") calls fail, one at a time"
+}
+
+writes='^[0-9]+ (fwrite|fflush|fclose|write|pwrite|fsync|ftruncate|mkdir|rename|fputs|fopen|open) '
+moves='^[0-9]+ (read|pread|write|pwrite|fsync) '
+system='^[0-9]+ [^H]' any='^[0-9]+ ' calls_hdf5='^[0-9]+ H5'
+long_every=1000000
+goes_on=0 start=
+train full "${sanitizer[@]}" 2>> "$dir/err" && [ -s "$dir/full/result.txt" ]
+report $? "a run without a fault"
+torture "a new run" "$system" "EIO" 29 io
+torture "a new run, writing" "$writes" "ENOSPC EDQUOT" 37 io
+torture "a new run, short or interrupted calls" "$moves" "SHORT EINTR" 41 io
+torture "a new run on a file system that is gone from then on" "$system" "EIO" 83 io FB_FAULT_STAYS=1
+torture "a new run, HDF5" "$calls_hdf5" "EIO" 293 hdf5
+torture "a new run, memory" "$any" "ENOMEM" 89 memory
+torture "a new run without memory from then on" "$any" "ENOMEM" 199 memory FB_FAULT_STAYS=1
+
+# a run that was killed after its first round's checkpoint
+FEDBRATS_KILL=round.done:2 train half
+[ -e "$dir/half/checkpoint/0000001/server.state" ] && [ ! -e "$dir/half/result.txt" ]
+report $? "a run that was interrupted"
+goes_on=1 start=half
+torture "a run that goes on" "$system" "EIO ENOSPC" 37 io
+torture "a run that goes on, short or interrupted calls" "$moves" "SHORT EINTR" 53 io
+torture "a run that goes on, memory" "$any" "ENOMEM" 149 memory
+start=full
+torture "a complete run" "$system" "EIO" 7 io
+goes_on=0
+
+echo "1..$number"
+exit $failed
