@@ -2,13 +2,15 @@
  *
  * Preloaded by tests/cli_faults.sh and tests/cli_train.sh: lets one allocation fail, as tests/faults.h says. Those of
  * the program itself count, and those that the C library makes for it (streams); not those of other
- * libraries, whose failures are theirs to handle, unless FB_FAULT_LIBRARY names one by a part of its path. */
+ * libraries, whose failures are theirs to handle, unless FB_FAULT_LIBRARY names one by a part of its path.
+ * FB_FAULT_CUDA: the program holds the CUDA runtime, whose calls of malloc cannot be told from its own: of the
+ * program only core/mem counts. */
 #define _GNU_SOURCE
 #include "faults.h"
 
 #include <malloc.h>
 
-static int is_counted(const void *caller)
+static int is_counted(const char *call, const void *caller)
 {
     Dl_info from;
     const char *library = getenv("FB_FAULT_LIBRARY");
@@ -17,8 +19,11 @@ static int is_counted(const void *caller)
     if (library)
         return strstr(from.dli_fname, library) != NULL;
     const int of_strdup = from.dli_sname && strstr(from.dli_sname, "strdup"); /* only libraries use it */
-    return fault_is_ours(caller) || (strstr(from.dli_fname, "/libc.so") && !of_strdup);
+    const int of_cuda = getenv("FB_FAULT_CUDA") && strcmp(call, "aligned_alloc") != 0;
+    return (fault_is_ours(caller) && !of_cuda) || (strstr(from.dli_fname, "/libc.so") && !of_strdup);
 }
+
+static int has_begun; /* with the first call of core/mem; before it libraries start up */
 
 static int fails(const char *call, const void *caller)
 {
@@ -26,7 +31,8 @@ static int fails(const char *call, const void *caller)
     if (inside)
         return 0;
     inside = 1;
-    const int failed = is_counted(caller) && fault(call, "memory") != FAULT_NONE;
+    has_begun |= strcmp(call, "aligned_alloc") == 0 && fault_is_ours(caller);
+    const int failed = has_begun && is_counted(call, caller) && fault(call, "memory") != FAULT_NONE;
     inside = 0;
     return failed;
 }

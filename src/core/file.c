@@ -67,8 +67,14 @@ fb_status fb_folder_make(const char *path)
         if (part[i] != '/' && part[i] != '\0')
             continue;
         part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && !(errno == EEXIST && fb_folder_exists(part)))
-            return FB_FAIL("%s: cannot make the folder: %s", part, strerror(errno));
+        if (mkdir(part, 0777) != 0) {
+            const int reason = errno;
+            int found = 0;
+            if (reason == EEXIST)
+                FB_TRY(fb_folder_find(part, &found));
+            if (!found)
+                return FB_FAIL("%s: cannot make the folder: %s", part, strerror(reason));
+        }
         part[i] = path[i];
     }
     return FB_OK;
