@@ -49,7 +49,9 @@ static int fails(const char *call, const void *caller)
         return fails(#name, __builtin_return_address(0)) ? NULL : real arguments;                                      \
     }
 
+#ifndef ONLY_CORE_MEM /* a sanitizer allocates before it can be asked for its functions */
 ALLOCATES(malloc, (size_t size), (size))
 ALLOCATES(calloc, (size_t count, size_t size), (count, size))
 ALLOCATES(realloc, (void *old, size_t size), (old, size))
+#endif
 ALLOCATES(aligned_alloc, (size_t alignment, size_t size), (alignment, size))

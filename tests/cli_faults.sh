@@ -14,15 +14,15 @@ logs=("$dir/why" "$dir/err")
 . "$(dirname "$0")/tap.sh"
 
 bin=$FB_BIN long=${FB_LONG:-0} seed=${FB_SEED:-1}
-compile() # NAME
+compile() # NAME OPTION...
 {
-    ${CC:-cc} -shared -fPIC -fno-builtin "tests/$1.c" -o "$dir/$1.so" -ldl
+    ${CC:-cc} -shared -fPIC -fno-builtin "tests/$1.c" "${@:2}" -o "$dir/$1.so" -ldl
 }
 "$bin/brats-phantom" --output "$dir/cohort" --shape 32x32x32 --scale 0.001 --seed 3 > /dev/null 2> "$dir/err" &&
     find "$dir/cohort" -mindepth 2 -maxdepth 2 ! -name '*_2013_*' ! -name '*_CBICA_*' ! -name '*_TCIA01_*' \
         -exec rm -r {} + &&
     "$bin/brats-split" --input "$dir/cohort" --output "$dir/shards" --seed 3 > /dev/null 2>> "$dir/err" &&
-    compile io_fail && compile alloc_fail || { report 1 "cohort"; echo "1..$number"; exit 1; }
+    compile io_fail && compile alloc_fail ${FB_SAN:+-DONLY_CORE_MEM} || { report 1 "cohort"; echo "1..$number"; exit 1; }
 
 cat > "$dir/small.ini" << INI
 [data]
@@ -158,7 +158,7 @@ begin()
 # them (every one when FB_LONG=1)
 torture()
 {
-    local name=$1 pattern=$2 reasons=($3) every=$4 tries=0 faults=0 what stays=0 reason n
+    local name=$1 pattern=$2 reasons=($3) every=$4 tries=0 faults=0 what stays=0 reason n calls
     local -n with=$5
     shift 5
     [ "$long" != 1 ] || every=1
@@ -170,8 +170,9 @@ torture()
         report 1 "$name: the calls are counted"
         return
     fi
-    grep -E "$pattern" "$dir/list" | awk -v every="$every" -v seed="$seed" 'NR % every == seed % every { print $1 }' \
-        > "$dir/numbers"
+    grep -E "$pattern" "$dir/list" |
+        awk -v every="$every" -v seed="$seed" 'NR % every == seed % every { print $1 }' > "$dir/numbers"
+    calls=$(grep -Ec "$pattern" "$dir/list")
     : > "$dir/err"
     while read -r n <&3; do
         reason=${reasons[tries % ${#reasons[@]}]} tries=$((tries + 1))
@@ -185,7 +186,7 @@ torture()
     done 3< "$dir/numbers"
     : > "$dir/why"
     [ $faults = 0 ] && [ $tries != 0 ]
-    report $? "$name: $tries of $(grep -Ec "$pattern" "$dir/list") calls fail, one at a time"
+    report $? "$name: $tries of $calls calls fail, one at a time"
 }
 
 writes='^[0-9]+ (fwrite|fflush|fclose|write|pwrite|fsync|ftruncate|mkdir|rename|fputs|fopen|open) '
@@ -214,6 +215,129 @@ torture "a run that goes on, memory" "$any" "ENOMEM" 149 memory
 start=full
 torture "a complete run" "$system" "EIO" 7 io
 goes_on=0
+
+# --- two ranks: whichever fails, both end, and the line names path and reason
+launcher=(mpirun --oversubscribe -n 2)
+plain=("${sanitizer[@]}")
+[ -z "${FB_SAN:-}" ] || sanitizer+=(ASAN_OPTIONS=verify_asan_link_order=0:allocator_may_return_null=1:detect_leaks=0)
+torture "two ranks, the second" "$system" "EIO" 83 io FB_FAULT_RANK=1
+torture "two ranks, the first" "$system" "EIO" 431 io FB_FAULT_RANK=0
+torture "two ranks, the memory of the second" '^[0-9]+ aligned' "ENOMEM" 263 memory FB_FAULT_RANK=1
+
+# A message that was changed on its way is refused by the server, whatever bit it is.
+${CC:-cc} -shared -fPIC $(pkg-config --cflags ompi-c 2> /dev/null) tests/mpi_flip.c -o "$dir/flip.so" \
+    $(pkg-config --libs ompi-c 2> /dev/null || echo -lmpi) 2>> "$dir/err"
+flipped()
+{
+    local bit
+    for bit in "$@"; do
+        rm -rf "$dir/run"
+        train run "${sanitizer[@]}" LD_PRELOAD="$dir/flip.so" FB_FLIP_MESSAGE=2 FB_FLIP_BIT="$bit"
+        [ $? = 1 ] && grep -q 'error: .*message' "$dir/run.err" ||
+            { echo "bit $bit: $(tail -n 2 "$dir/run.err")"; return 1; }
+        train run "${sanitizer[@]}" && same || return 1
+    done
+} >> "$dir/err"
+if [ -e "$dir/flip.so" ] && [ -z "${FB_SAN:-}" ]; then
+    flipped 0 65 800 $([ "$long" = 1 ] && seq 1 97 5000)
+    report $? "a message changed on its way is refused, and the run goes on from the one that is stored"
+else
+    number=$((number + 1))
+    echo "ok $number - a message changed on its way # SKIP with a sanitizer"
+fi
+launcher=() sanitizer=("${plain[@]}")
+
+# --- a disk that is full for real: the room ends at every stage of a run in turn
+full_disk() # MOUNTED: every size at which a run fails; the same command goes on when there is room
+{
+    local kib rc failures=0 sizes
+    sizes=$(seq 8 $([ "$long" = 1 ] && echo 8 || echo 96) 1200)
+    for kib in $sizes; do
+        rm -rf "$1/run" # a file system does not become smaller than what it holds
+        mount -o remount,size="${kib}k" "$1" || return 1
+        timeout 60 env "${sanitizer[@]}" "$bin/fedbrats" train "$dir/small.ini" --run.output="$1/run" \
+            > "$dir/run.out" 2> "$dir/run.err"
+        rc=$?
+        [ $rc != 0 ] || break
+        failures=$((failures + 1))
+        grep ' error: ' "$dir/run.err" | tail -n 1 | grep -q "$1.*No space left on device" && [ $rc = 1 ] ||
+            { echo "$kib KiB: status $rc: $(tail -n 2 "$dir/run.err")"; return 1; }
+        mount -o remount,size=4m "$1" &&
+            timeout 60 "$bin/fedbrats" train "$dir/small.ini" --run.output="$1/run" > "$dir/run.out" \
+                2> "$dir/run.err" ||
+            { echo "$kib KiB: does not go on: $(tail -n 2 "$dir/run.err")"; return 1; }
+        rm -rf "$dir/run" && cp -r "$1/run" "$dir/run" && same || { echo "$kib KiB: another end"; return 1; }
+    done
+    [ $rc = 0 ] && [ $failures -gt 2 ] || echo "$failures sizes failed"
+    echo "$failures" > "$dir/sizes"
+    [ $rc = 0 ] && [ $failures -gt 2 ]
+} >> "$dir/err"
+mkdir "$dir/disk"
+if mount -t tmpfs -o size=4m tmpfs "$dir/disk" 2> /dev/null; then
+    mounted=$dir/disk
+    full_disk "$dir/disk"
+    report $? "a full disk: $(cat "$dir/sizes" 2> /dev/null) sizes, each named, and gone on from when there is room"
+else
+    number=$((number + 1))
+    echo "ok $number - a full disk # SKIP needs the right to mount a tmpfs"
+fi
+! "$bin/fedbrats" plan "$dir/small.ini" --examples > /dev/full 2> "$dir/err" || [ ! -e /dev/full ]
+report $? "an output that cannot be written is an error"
+rm -rf "$dir/run"
+timeout 60 "$bin/fedbrats" train "$dir/small.ini" --run.output="$dir/run" > /dev/full 2> "$dir/err"
+[ $? = 1 ] && grep -q 'error: standard output: cannot write: No space left' "$dir/err" && train run && same
+report $? "a RESULT line that cannot be written is an error, and is printed by the next start"
+
+# --- a shard that cannot be read any more in mid-run: patient, file and reason; the run goes on when it is back
+options=(--data.cache_bytes=0) # every volume is read anew
+rm -rf "$dir/run" "$dir/list"
+train run "${io[@]}"
+read -r numbered _ < <(grep ' pread .*/shards/hospital_01.h5$' "$dir/list" | tail -n 1)
+rm -rf "$dir/run" "$dir/list"
+train run "${sanitizer[@]}" "${io[@]}" FB_FAULT_NUMBER="$numbered" FB_FAULT_ERRNO=EIO
+[ $? = 1 ] && grep -q 'error: .*shards/hospital_01.h5: .*Brats18_CBICA.*: cannot read: Input/output' "$dir/run.err" &&
+    train run && same 2>> "$dir/err" >> "$dir/err"
+report $? "a shard that fails in mid-run: patient, file and reason are named, and the run goes on"
+cut_shard() # the shard is cut off while the run uses it
+{
+    rm -rf "$dir/run"
+    cp "$dir/shards/hospital_01.h5" "$dir/kept.h5"
+    FEDBRATS_KILL='' timeout 60 env "${sanitizer[@]}" "$bin/fedbrats" train "$dir/small.ini" --run.output="$dir/run" \
+        "${options[@]}" --federation.rounds=100000 > "$dir/run.out" 2> "$dir/run.err" &
+    local rc pid=$! i
+    for i in $(seq 300); do
+        ! grep -q 'round 2/' "$dir/run.err" || break
+        sleep 0.1
+    done
+    truncate -s 5000 "$dir/shards/hospital_01.h5"
+    wait $pid
+    rc=$?
+    cp "$dir/kept.h5" "$dir/shards/hospital_01.h5"
+    [ $rc = 1 ] && grep -q 'error: .*shards/hospital_01.h5: .*Brats18_CBICA' "$dir/run.err"
+}
+cut_shard
+rc=$?
+cp "$dir/run.err" "$dir/err"
+report $rc "a shard that is cut off in mid-run is named with the patient"
+options=()
+
+# --- a message that was damaged on the disk is made and charged again
+damage() # COMMAND...: of the second round's message of hospital 1, which the interrupted run has stored
+{
+    local message
+    rm -rf "$dir/run"
+    cp -r "$dir/half" "$dir/run"
+    message=$(ls "$dir"/run/outbox/hospital_01/0000001_0.msg) || return 1
+    "$@" "$message"
+    train run && grep -q "$message: the message was charged but was changed: a new attempt" "$dir/run.err" &&
+        [ -s "${message%_0.msg}_1.msg" ]
+} 2>> "$dir/err"
+flip_byte()
+{
+    printf '\377' | dd of="$1" bs=1 seek=100 conv=notrunc 2> /dev/null
+}
+damage flip_byte && damage truncate -s -1 && damage truncate -s 0
+report $? "a message damaged on the disk: a warning, a new attempt"
 
 echo "1..$number"
 exit $failed
