@@ -329,13 +329,17 @@ damage() # COMMAND...: of the second round's message of hospital 1, which the in
     cp -r "$dir/half" "$dir/run"
     message=$(ls "$dir"/run/outbox/hospital_01/0000001_0.msg) || return 1
     "$@" "$message"
-    train run && grep -q "$message: the message was charged but was changed: a new attempt" "$dir/run.err" &&
+    train run || cat "$dir/run.err" >&2
+    grep -q "$message: the message was charged but was changed: a new attempt" "$dir/run.err" &&
         [ -s "${message%_0.msg}_1.msg" ]
 } 2>> "$dir/err"
 flip_byte()
 {
-    printf '\377' | dd of="$1" bs=1 seek=100 conv=notrunc 2> /dev/null
+    local byte
+    byte=$(od -An -tu1 -j 100 -N 1 "$1")
+    printf "\\x$(printf %02x $((byte ^ 4)))" | dd of="$1" bs=1 seek=100 conv=notrunc 2> /dev/null
 }
+: > "$dir/err"
 damage flip_byte && damage truncate -s -1 && damage truncate -s 0
 report $? "a message damaged on the disk: a warning, a new attempt"
 
