@@ -126,6 +126,7 @@ judge()
         return
     fi
     [ "$rc" = 1 ] || echo "status $rc"
+    [[ $reason-$call != @(SHORT|EINTR)-@(write|pwrite) ]] || echo "a short or interrupted write was not gone on with"
     [ "$stays" = 1 ] || names_it "$call" "$path" "$reason" || echo "path, call or reason is not named"
     [ "$stays" = 1 ] || [ -z "$(find "$dir/run" -name '*.tmp')" ] || echo "a temporary file stays"
     [ ! -e "$dir/run/checkpoint/0000001/server.state" ] || before=1
@@ -184,7 +185,8 @@ torture()
         what=$(judge $? "$reason" $stays)
         [ -z "$what" ] && continue
         faults=$((faults + 1))
-        { echo "$reason: $(grep ' failed$' "$dir/list" | head -n 1): ${what//$'\n'/; }"; cat "$dir/said"; } >> "$dir/err"
+        echo "$reason: $(grep ' failed$' "$dir/list" | head -n 1): ${what//$'\n'/; }" >> "$dir/err"
+        cat "$dir/said" >> "$dir/err"
     done 3< "$dir/numbers"
     : > "$dir/why"
     [ $faults = 0 ] && [ $tries != 0 ]
@@ -192,14 +194,15 @@ torture()
 }
 
 writes='^[0-9]+ (fwrite|fflush|fclose|write|pwrite|fsync|ftruncate|mkdir|rename|fputs|fopen|open) '
-moves='^[0-9]+ (read|pread|write|pwrite|fsync) '
+moves='^[0-9]+ (write|pwrite) ' reads='^[0-9]+ (read|pread|fsync) '
 system='^[0-9]+ [^H]' any='^[0-9]+ ' calls_hdf5='^[0-9]+ H5'
 goes_on=0 start=
 train full "${sanitizer[@]}" 2>> "$dir/err" && [ -s "$dir/full/result.txt" ]
 report $? "a run without a fault"
 torture "a new run" "$system" "EIO" 37 io
 torture "a new run, writing" "$writes" "ENOSPC EDQUOT" 37 io
-torture "a new run, short or interrupted calls" "$moves" "SHORT EINTR" 41 io
+torture "a new run, short or interrupted writes" "$moves" "SHORT EINTR" 9 io
+torture "a new run, short or interrupted reads" "$reads" "SHORT EINTR" 83 io
 torture "a new run on a file system that is gone from then on" "$system" "EIO" 83 io FB_FAULT_STAYS=1
 torture "a new run, HDF5" "$calls_hdf5" "EIO" 331 hdf5
 torture "a new run, memory" "$any" "ENOMEM" 89 memory
@@ -212,7 +215,7 @@ report $? "a run that was interrupted"
 goes_on=1 start=half
 torture "a run that goes on" "$system" "EIO" 47 io
 torture "a run that goes on, writing" "$writes" "ENOSPC EDQUOT" 67 io
-torture "a run that goes on, short calls" "$moves" "SHORT EINTR" 67 io
+torture "a run that goes on, short writes" "$moves" "SHORT EINTR" 17 io
 torture "a run that goes on, memory" "$any" "ENOMEM" 149 memory
 start=full
 torture "a complete run" "$system" "EIO" 17 io
