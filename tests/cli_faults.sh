@@ -143,7 +143,7 @@ hdf5=("${io[@]}" FB_FAULT_HDF5=1)
 memory=(LD_PRELOAD="$dir/alloc_fail.so" FB_FAULT_LIST="$dir/list")
 "$bin/fedbrats" info | grep -q '^CUDA *not built' || memory+=(FB_FAULT_CUDA=1)
 if [ -n "${FB_SAN:-}" ]; then
-    sanitizer=(ASAN_OPTIONS=verify_asan_link_order=0:allocator_may_return_null=1:fast_unwind_on_malloc=0:detect_leaks=1
+    sanitizer=(ASAN_OPTIONS=exitcode=99:detect_leaks=1:fast_unwind_on_malloc=0:verify_asan_link_order=0
         LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0)
 else
     sanitizer=()
