@@ -157,10 +157,11 @@ last_fails() # RANK OPTION...
 {
     local rank=$1
     shift
+    local one=(--federation.rounds=1 --run.checkpoint_every=0) # a checkpoint would come after it
     rm -f "$dir/calls"
     export LD_PRELOAD=$dir/alloc_fail.so FB_FAULT_RANK=$rank
-    FB_FAULT_LIST=$dir/calls mpi 2 $shards $out --federation.rounds=1 "$@" && rm -rf "$dir/new" &&
-        FB_FAULT_NUMBER=$(grep -c aligned_alloc "$dir/calls") mpi 2 $shards $out --federation.rounds=1 "$@"
+    FB_FAULT_LIST=$dir/calls mpi 2 $shards $out "${one[@]}" "$@" && rm -rf "$dir/new" &&
+        FB_FAULT_NUMBER=$(grep -c aligned_alloc "$dir/calls") mpi 2 $shards $out "${one[@]}" "$@"
     local rc=$?
     unset LD_PRELOAD FB_FAULT_RANK
     return $rc
