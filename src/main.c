@@ -187,7 +187,7 @@ static int train(int argc, char **argv)
     fb_watchdog_destroy(&t.watchdog);
     const fb_status closed = fb_log_open(NULL);
     FB_ASSERT(closed == FB_OK);
-    FB_ASSERT(code != FB_EXIT_OK || fb_mem_live_blocks() == 0);
+    FB_ASSERT(fb_mem_live_blocks() == 0);
     return code;
 }
 
@@ -205,14 +205,12 @@ static int plan(int argc, char **argv)
         fb_options_destroy(&options);
     }
     const int code = report_error(status, 1);
-    FB_ASSERT(code != FB_EXIT_OK || fb_mem_live_blocks() == 0);
+    FB_ASSERT(fb_mem_live_blocks() == 0);
     return code;
 }
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
-    if (!fb_cpu_suffices("fedbrats"))
-        return FB_EXIT_FAILED;
     if (fb_options_wants(argc, argv, "--version")) {
         printf("fedbrats %s (%s)\n", fb_build_version(), fb_build_revision());
         return FB_EXIT_OK;
@@ -239,4 +237,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "fedbrats: unknown command \"%s\"\n", argv[1]);
     print_usage(stderr);
     return FB_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    if (!fb_cpu_suffices("fedbrats"))
+        return FB_EXIT_FAILED;
+    const int code = run_command(argc, argv);
+    return code == FB_EXIT_OK ? report_error(fb_output_flush(), 1) : code;
 }

@@ -157,11 +157,13 @@ last_fails() # RANK OPTION...
 {
     local rank=$1
     shift
-    export LD_PRELOAD=$dir/alloc_fail.so FB_ALLOC_RANK=$rank FB_ALLOC_COUNT=$dir/calls
-    set -- $shards $out --federation.rounds=1 --run.checkpoint_every=0 "$@"
-    mpi 2 "$@" && rm -rf "$dir/new" && FB_ALLOC_FAIL=$(cat "$dir/calls") mpi 2 "$@"
+    set -- $shards $out --federation.rounds=1 --run.checkpoint_every=0 "$@" # a checkpoint would come after it
+    rm -f "$dir/calls"
+    export LD_PRELOAD=$dir/alloc_fail.so FB_FAULT_RANK=$rank
+    FB_FAULT_LIST=$dir/calls mpi 2 "$@" && rm -rf "$dir/new" &&
+        FB_FAULT_NUMBER=$(grep -c aligned_alloc "$dir/calls") mpi 2 "$@"
     local rc=$?
-    unset LD_PRELOAD FB_ALLOC_RANK FB_ALLOC_COUNT
+    unset LD_PRELOAD FB_FAULT_RANK
     return $rc
 }
 if [ -n "${FB_SAN:-}" ]; then
@@ -170,7 +172,7 @@ if [ -n "${FB_SAN:-}" ]; then
         echo "ok $number - out of memory on one rank # SKIP the sanitizer has its own allocator"
     done
 else
-    ${CC:-cc} -shared -fPIC tests/alloc_fail.c -o "$dir/alloc_fail.so"
+    ${CC:-cc} -shared -fPIC -fno-builtin -DONLY_CORE_MEM tests/alloc_fail.c -ldl -o "$dir/alloc_fail.so"
     refused "out of memory while scores are gathered" 1 "case counts: out of memory" last_fails 1
     refused "out of memory while reports are gathered" 1 "reports: out of memory" last_fails 1 --eval.on=none
 fi

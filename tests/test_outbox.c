@@ -192,6 +192,43 @@ static void damaged_is_not_sent(void **state)
     assert_int_equal(charged(s), 0);
 }
 
+/* Writes `size` bytes as the stored message and expects a new attempt. */
+static void assert_not_sent(scratch *s, const char *path, const uint8_t *bytes, int64_t size)
+{
+    fb_letter letter = {0};
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, (size_t)size, file), size);
+    assert_int_equal(fclose(file), 0);
+    must(fb_outbox_find(s->outbox, &FRAME, 0, &letter));
+    assert_null(letter.bytes);
+    assert_int_equal(letter.attempt, 1);
+}
+
+/* Every flipped bit and every length of a stored message, before and after it was charged. */
+static void no_damaged_message_is_sent(void **state)
+{
+    scratch *s = *state;
+    char path[192];
+    message_path(s, 0, path);
+    for (int is_charged = 0; is_charged < 2; is_charged++) {
+        fb_letter letter = {0};
+        write_letter(&FRAME, 1.0f, &letter);
+        if (is_charged)
+            send(s, 0, 1.0f);
+        for (int64_t bit = 0; bit < 8 * letter.size_bytes; bit++) {
+            letter.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            assert_not_sent(s, path, letter.bytes, letter.size_bytes);
+            letter.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        for (int64_t size = 0; size < letter.size_bytes; size++)
+            assert_not_sent(s, path, letter.bytes, size);
+        fb_letter_free(&letter);
+        unlink(path);
+    }
+    assert_int_equal(charged(s), 1);
+}
+
 static void another_model_is_a_new_attempt(void **state)
 {
     scratch *s = *state;
@@ -256,7 +293,7 @@ int main(void)
         WITH_FOLDER(changed_is_a_new_attempt),       WITH_FOLDER(damaged_is_not_sent),
         WITH_FOLDER(another_model_is_a_new_attempt), WITH_FOLDER(earlier_attempts_stay),
         WITH_FOLDER(another_mechanism_is_refused),   WITH_FOLDER(failures_come_before_sending),
-        cmocka_unit_test(nothing_is_left_allocated),
+        WITH_FOLDER(no_damaged_message_is_sent),     cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include "config/option_value.h"
 #include "core/mem.h"
 
+#include <errno.h>
 #include <ini.h>
 #include <string.h>
 #include <strings.h>
@@ -193,17 +194,27 @@ static int on_value(void *user, const char *section, const char *key, const char
     return 1;
 }
 
+/* A wrong path is the user's, a disk that fails is not. */
+static int exit_code(int reason)
+{
+    const int wrong_path = reason == ENOENT || reason == ENOTDIR || reason == EISDIR || reason == EACCES ||
+                           reason == ENAMETOOLONG || reason == ELOOP;
+    return wrong_path ? FB_EXIT_USAGE : FB_EXIT_FAILED;
+}
+
 fb_status fb_options_read_ini(fb_options *options, const char *path)
 {
     file_reader reader = {options, path, fopen(path, "r"), 0, 0, FB_OK};
     if (!reader.file)
-        return FB_USAGE("%s: cannot open the configuration; give the path of an existing INI file", path);
+        return fb_error_make(exit_code(errno),
+                             "%s: cannot open the configuration: %s; give the path of an existing INI file", path,
+                             strerror(errno));
     const int bad_line = ini_parse_stream(read_line, &reader, on_value, &reader);
-    const int unreadable = ferror(reader.file);
+    const int unreadable = ferror(reader.file), reason = errno;
     fclose(reader.file);
     if (unreadable) {
         fb_error_free(&reader.status);
-        return FB_USAGE("%s: cannot read the configuration", path);
+        return fb_error_make(exit_code(reason), "%s: cannot read the configuration: %s", path, strerror(reason));
     }
     if (bad_line != 0 && (reader.status == FB_OK || bad_line < reader.failed_line)) {
         fb_error_free(&reader.status);

@@ -2,13 +2,16 @@
 #include "core/file.h"
 
 #include "core/kill.h"
+#include "core/log.h"
 #include "core/mem.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +35,27 @@ int fb_folder_exists(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+static fb_status find(const char *path, mode_t type, int *found)
+{
+    struct stat info;
+    *found = 0;
+    if (stat(path, &info) == 0)
+        *found = (info.st_mode & S_IFMT) == type;
+    else if (errno != ENOENT && errno != ENOTDIR)
+        return FB_FAIL("%s: cannot look whether it exists: %s", path, strerror(errno));
+    return FB_OK;
+}
+
+fb_status fb_file_find(const char *path, int *found)
+{
+    return find(path, S_IFREG, found);
+}
+
+fb_status fb_folder_find(const char *path, int *found)
+{
+    return find(path, S_IFDIR, found);
+}
+
 fb_status fb_folder_make(const char *path)
 {
     char part[FB_PATH_CHARS];
@@ -43,8 +67,14 @@ fb_status fb_folder_make(const char *path)
         if (part[i] != '/' && part[i] != '\0')
             continue;
         part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && !(errno == EEXIST && fb_folder_exists(part)))
-            return FB_FAIL("%s: cannot make the folder: %s", part, strerror(errno));
+        if (mkdir(part, 0777) != 0) {
+            const int reason = errno;
+            int found = 0;
+            if (reason == EEXIST)
+                FB_TRY(fb_folder_find(part, &found));
+            if (!found)
+                return FB_FAIL("%s: cannot make the folder: %s", part, strerror(reason));
+        }
         part[i] = path[i];
     }
     return FB_OK;
@@ -58,7 +88,11 @@ fb_status fb_file_read(const char *path, int64_t limit_bytes, char **data, int64
         return FB_FAIL("%s: cannot open: %s", path, strerror(errno));
     struct stat info;
     char *buffer = NULL;
-    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
+    if (fstat(fileno(file), &info) != 0) {
+        status = FB_FAIL("%s: cannot read its size: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) {
         status = FB_FAIL("%s: not a regular file", path);
         goto done;
     }
@@ -87,12 +121,62 @@ static fb_status sync_path(const char *path, int flags)
     const int fd = open(path, flags);
     if (fd < 0)
         return FB_FAIL("%s: cannot open to flush: %s", path, strerror(errno));
-    const int failed = fsync(fd) != 0;
+    const int failed = fb_fd_flush(fd) != 0;
     const int reason = errno;
-    close(fd);
+    (void)close(fd); /* what was written is on disk, or the flush has failed */
     if (failed)
         return FB_FAIL("%s: cannot flush to disk: %s", path, strerror(reason));
     return FB_OK;
+}
+
+int fb_fd_write(int fd, const void *data, size_t size_bytes, int64_t at)
+{
+    const char *bytes = data;
+    while (size_bytes > 0) {
+        const ssize_t done = at < 0 ? write(fd, bytes, size_bytes) : pwrite(fd, bytes, size_bytes, (off_t)at);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done == 0)
+            errno = ENOSPC;
+        if (done <= 0)
+            return -1;
+        bytes += done;
+        size_bytes -= (size_t)done;
+        at += at < 0 ? 0 : done;
+    }
+    return 0;
+}
+
+int fb_fd_flush(int fd)
+{
+    while (fsync(fd) != 0)
+        if (errno != EINTR)
+            return -1;
+    return 0;
+}
+
+fb_status fb_fd_lock(int fd, const char *path, int *taken)
+{
+    enum { ENOTSUPP = 524 /* of the kernel; some network file systems let it out */ };
+    *taken = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (*taken || errno == EWOULDBLOCK)
+        return FB_OK;
+    if (errno != ENOLCK && errno != ENOSYS && errno != EOPNOTSUPP && errno != ENOTSUPP)
+        return FB_FAIL("%s: cannot lock: %s", path, strerror(errno));
+    fb_log_warn("%s: this file system has no locks (%s): see to it that no other process uses the folder", path,
+                strerror(errno));
+    *taken = 1;
+    return FB_OK;
+}
+
+fb_status fb_text_close(FILE *stream, char **text, const char *what)
+{
+    const int failed = ferror(stream);
+    if (fclose(stream) == 0 && !failed && *text) /* the C library leaves NULL where its last allocation failed */
+        return FB_OK;
+    free(*text);
+    *text = NULL;
+    return FB_FAIL("%s: out of memory", what);
 }
 
 fb_status fb_file_commit(const char *temporary, const char *path)
@@ -164,10 +248,10 @@ fb_status fb_file_sha256(const char *path, char hex[FB_SHA256_CHARS])
     size_t got;
     while ((got = fread(buffer, 1, sizeof buffer, file)) > 0)
         crypto_hash_sha256_update(&state, buffer, got);
-    const int failed = ferror(file);
+    const int failed = ferror(file), reason = errno;
     fclose(file);
     if (failed)
-        return FB_FAIL("%s: cannot read", path);
+        return FB_FAIL("%s: cannot read: %s", path, strerror(reason));
     crypto_hash_sha256_final(&state, digest);
     to_hex(digest, hex);
     return FB_OK;

@@ -7,12 +7,18 @@
 #include "core/status.h"
 
 #include <stdint.h>
+#include <stdio.h>
 
 enum { FB_PATH_CHARS = 4096, FB_SHA256_CHARS = 65 };
 
 /* Joins with '/' into out[FB_PATH_CHARS]. Errors: too long. */
 fb_status fb_path_join(char out[FB_PATH_CHARS], const char *folder, const char *name) FB_MUST_USE;
 
+/* Whether there is a regular file, or a folder, of that name. Errors: the system cannot tell. */
+fb_status fb_file_find(const char *path, int *found) FB_MUST_USE;
+fb_status fb_folder_find(const char *path, int *found) FB_MUST_USE;
+
+/* The same where nothing depends on the difference between "no" and "cannot tell". */
 int fb_file_exists(const char *path);
 int fb_folder_exists(const char *path);
 
@@ -29,6 +35,18 @@ fb_status fb_file_write_atomic(const char *path, const void *data, int64_t size_
 /* The last half of that for files that a library wrote: flushes `temporary` to disk, renames it to `path`, flushes the
  * folder. */
 fb_status fb_file_commit(const char *temporary, const char *path) FB_MUST_USE;
+
+/* Takes the exclusive lock of an open file, without waiting. *taken = 0: another process has it. A file system without
+ * locks gets a warning and counts as taken. */
+fb_status fb_fd_lock(int fd, const char *path, int *taken) FB_MUST_USE;
+
+/* Closes open_memstream's `stream`; *text is then complete, and malloc's. Errors: out of memory; *text is NULL then. */
+fb_status fb_text_close(FILE *stream, char **text, const char *what) FB_MUST_USE;
+
+/* write(2) to the end, or pwrite(2) to offset `at` where that is not negative, and fsync(2): whole, whatever interrupts
+ * them. 0, or -1 with errno. */
+int fb_fd_write(int fd, const void *data, size_t size_bytes, int64_t at);
+int fb_fd_flush(int fd);
 
 /* SHA-256 (FIPS 180-4) as 64 lower-case hexadecimal digits and '\0'. */
 void fb_sha256(const void *data, int64_t size_bytes, char hex[FB_SHA256_CHARS]);

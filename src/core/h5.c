@@ -74,7 +74,9 @@ hid_t fb_h5_file_access(void)
 fb_status fb_h5_file_open(const char *path, hid_t *file)
 {
     const hid_t access = fb_h5_file_access();
-    hid_t opened = H5Pset_file_locking(access, 0, 1);
+    hid_t opened = access;
+    if (opened >= 0)
+        opened = H5Pset_file_locking(access, 0, 1);
     if (opened >= 0)
         opened = H5Fopen(path, H5F_ACC_RDONLY, access);
     fb_status status = fb_h5_check_file(opened, path, "open");
@@ -99,7 +101,9 @@ fb_status fb_h5_group_create(hid_t parent, const char *name, unsigned member_ord
                              hid_t *group)
 {
     const hid_t creation = H5Pcreate(H5P_GROUP_CREATE);
-    hid_t made = H5Pset_obj_track_times(creation, 0);
+    hid_t made = creation;
+    if (made >= 0)
+        made = H5Pset_obj_track_times(creation, 0);
     if (made >= 0)
         made = H5Pset_link_creation_order(creation, member_order);
     if (made >= 0)
@@ -158,15 +162,19 @@ fb_status fb_h5_dataset_count(hid_t parent, const char *path, int64_t *values)
 
 /* --- text and attributes --- */
 
-fb_status fb_h5_text_type(size_t size_bytes, hid_t *type)
+fb_status fb_h5_text_type(hid_t location, const char *name, size_t size_bytes, hid_t *type)
 {
-    hid_t made = H5Tcopy(H5T_C_S1);
-    if (made < 0 || H5Tset_size(made, size_bytes) < 0 || H5Tset_cset(made, H5T_CSET_UTF8) < 0) {
+    hid_t made = H5Tcopy(H5T_C_S1), set = made;
+    if (set >= 0)
+        set = H5Tset_size(made, size_bytes);
+    if (set >= 0)
+        set = H5Tset_cset(made, H5T_CSET_UTF8);
+    const fb_status status = fb_h5_check(set, location, name, "describe text");
+    if (status == FB_OK)
+        *type = made;
+    else
         fb_h5_close(&made);
-        return FB_FAIL("HDF5 cannot make a type of UTF-8 text");
-    }
-    *type = made;
-    return FB_OK;
+    return status;
 }
 
 fb_status fb_h5_attribute_value(hid_t object, const char *name, hid_t type, const void *value)
@@ -187,7 +195,7 @@ fb_status fb_h5_attribute_value(hid_t object, const char *name, hid_t type, cons
 fb_status fb_h5_attribute_text(hid_t object, const char *name, const char *text)
 {
     hid_t type = 0;
-    FB_TRY(fb_h5_text_type(strlen(text) + 1, &type));
+    FB_TRY(fb_h5_text_type(object, name, strlen(text) + 1, &type));
     fb_status status = fb_h5_attribute_value(object, name, type, text);
     fb_h5_close(&type);
     return status;
@@ -199,14 +207,15 @@ static fb_status attribute_open(hid_t object, const char *name, hid_t *attribute
     hid_t opened = H5Aopen(object, name, H5P_DEFAULT);
     FB_TRY(fb_h5_check(opened, object, name, "find the attribute"));
     hid_t space = H5Aget_space(opened);
-    const hssize_t count = H5Sget_simple_extent_npoints(space);
+    fb_status status = fb_h5_check(space, object, name, "find the extent of the attribute");
+    if (status == FB_OK && H5Sget_simple_extent_npoints(space) != 1)
+        status = fail(object, name, "read the attribute", "it does not hold exactly one element");
     fb_h5_close(&space);
-    if (count != 1) {
+    if (status == FB_OK)
+        *attribute = opened;
+    else
         fb_h5_close(&opened);
-        return fail(object, name, "read the attribute", "it does not hold exactly one element");
-    }
-    *attribute = opened;
-    return FB_OK;
+    return status;
 }
 
 fb_status fb_h5_attribute_read_text(hid_t object, const char *name, char *text, size_t text_bytes)
@@ -214,11 +223,12 @@ fb_status fb_h5_attribute_read_text(hid_t object, const char *name, char *text, 
     hid_t attribute = 0;
     FB_TRY(attribute_open(object, name, &attribute));
     hid_t type = H5Aget_type(attribute);
-    fb_status status = FB_OK;
+    fb_status status = fb_h5_check(type, object, name, "find the type of the attribute");
     memset(text, 0, text_bytes);
-    if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 || H5Tget_size(type) >= text_bytes)
+    if (status == FB_OK &&
+        (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0 || H5Tget_size(type) >= text_bytes))
         status = fail(object, name, "read the attribute", "it is not text of fixed length, or longer than any of ours");
-    else
+    if (status == FB_OK)
         status = fb_h5_check(H5Aread(attribute, type, text), object, name, "read the attribute");
     fb_h5_close(&type);
     fb_h5_close(&attribute);

@@ -19,7 +19,7 @@ fb_status fb_h5_check(hid_t result, hid_t location, const char *name, const char
 /* The same for a call without an open handle: "path: cannot `action` the HDF5 file: reason". */
 fb_status fb_h5_check_file(hid_t result, const char *path, const char *action) FB_MUST_USE;
 
-/* The properties to open or create a file with; every use of HDF5 begins here. */
+/* The properties to open or create a file with; every use of HDF5 begins here. Negative: check before another call. */
 hid_t fb_h5_file_access(void);
 
 /* Creation order as HDF5 properties take it. */
@@ -47,8 +47,8 @@ fb_status fb_h5_dataset_open(hid_t parent, const char *path, hid_t *dataset) FB_
 fb_status fb_h5_dataset_read(hid_t parent, const char *path, hid_t type, void *values) FB_MUST_USE;
 fb_status fb_h5_dataset_count(hid_t parent, const char *path, int64_t *values) FB_MUST_USE; /* how many there are */
 
-/* The type of UTF-8 text of a length, or H5T_VARIABLE, that ends with '\0'. */
-fb_status fb_h5_text_type(size_t size_bytes, hid_t *type) FB_MUST_USE;
+/* The type of UTF-8 text of a length, or H5T_VARIABLE, that ends with '\0'. `location` and `name` as of fb_h5_check. */
+fb_status fb_h5_text_type(hid_t location, const char *name, size_t size_bytes, hid_t *type) FB_MUST_USE;
 
 /* Attributes of any object: text is stored as UTF-8 of its own length, values as one element of `type`. */
 fb_status fb_h5_attribute_text(hid_t object, const char *name, const char *text) FB_MUST_USE;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/log.h"
 
+#include "core/file.h"
 #include "core/timer.h"
 
 #include <errno.h>
@@ -15,9 +16,10 @@ static struct {
     int rank, size;
     fb_log_level level;
     FILE *file;
-    int bar_open; /* a progress bar stands on the terminal without a newline */
-    double bar_s; /* when it was last drawn */
-} state = {0, 1, FB_LOG_INFO, NULL, 0, 0.0};
+    char path[FB_PATH_CHARS]; /* of file */
+    int bar_open;             /* a progress bar stands on the terminal without a newline */
+    double bar_s;             /* when it was last drawn */
+} state = {.size = 1, .level = FB_LOG_INFO};
 
 void fb_log_set_rank(int rank, int size)
 {
@@ -30,18 +32,32 @@ void fb_log_set_level(fb_log_level level)
     state.level = level;
 }
 
+/* Of lines of the log file; errno says why. */
+static void warn_of_loss(void)
+{
+    fprintf(stderr, "warning: %s: cannot write: %s; the log goes on here alone\n", state.path, strerror(errno));
+}
+
 fb_status fb_log_open(const char *path)
 {
-    if (state.file)
-        fclose(state.file);
+    if (state.file && fclose(state.file) != 0)
+        warn_of_loss();
     state.file = NULL;
     if (!path)
         return FB_OK;
     state.file = fopen(path, "a");
     if (!state.file)
         return FB_FAIL("%s: cannot open the log: %s", path, strerror(errno));
+    snprintf(state.path, sizeof state.path, "%s", path);
     setvbuf(state.file, NULL, _IOLBF, 0);
     return FB_OK;
+}
+
+fb_status fb_output_flush(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return FB_OK;
+    return FB_FAIL("standard output: cannot write: %s", errno ? strerror(errno) : "an earlier write failed");
 }
 
 static void write_line(const char *label, const char *format, va_list args)
@@ -59,8 +75,11 @@ static void write_line(const char *label, const char *format, va_list args)
         fprintf(stderr, "%s rank %d: %s%s\n", when, state.rank, label, line);
     else
         fprintf(stderr, "%s %s%s\n", when, label, line);
-    if (state.file)
-        fprintf(state.file, "%s %s%s\n", when, label, line);
+    if (state.file && fprintf(state.file, "%s %s%s\n", when, label, line) < 0) {
+        warn_of_loss();
+        fclose(state.file);
+        state.file = NULL;
+    }
 }
 
 #define WRITE_LINE(label)                                                                                              \

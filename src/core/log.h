@@ -15,8 +15,12 @@ typedef enum fb_log_level { FB_LOG_QUIET = 0, FB_LOG_INFO = 1, FB_LOG_VERBOSE = 
 void fb_log_set_rank(int rank, int size); /* of this process; 0 of 1 until called */
 void fb_log_set_level(fb_log_level level);
 
-/* Appends every message to `path` from now on; NULL closes the file. Rank 0 only. Errors: cannot open, named. */
+/* Appends every message to `path` from now on; NULL closes the file. Rank 0 only. Errors: cannot open, named. A file
+ * that cannot be written any more ends with one warning, not with an error: standard error has every message too. */
 fb_status fb_log_open(const char *path) FB_MUST_USE;
+
+/* What was just printed to standard output has left the program. Errors: it has not, for example on a full disk. */
+fb_status fb_output_flush(void) FB_MUST_USE;
 
 void fb_log_info(const char *format, ...) FB_PRINTF(1, 2);    /* rank 0 only */
 void fb_log_verbose(const char *format, ...) FB_PRINTF(1, 2); /* rank 0 only */

@@ -73,9 +73,11 @@ static fb_status check_hospitals(const fb_cohort *cohort, const char *path)
 fb_status fb_cohort_find(const fb_cohort *cohort, const char *folder, int index)
 {
     char file[FB_PATH_CHARS];
+    int found = 0;
     const int test = index == cohort->hospital_count;
     FB_TRY(fb_path_join(file, folder, test ? FB_SHARD_TEST_FILE : cohort->hospitals[index].file));
-    if (fb_file_exists(file))
+    FB_TRY(fb_file_find(file, &found));
+    if (found)
         return FB_OK;
     return test ? FB_FAIL("%s: the test shard is missing; copy it again", file)
                 : FB_FAIL("%s: the shard of hospital %s is missing; copy it again or run brats-split again", file,
@@ -87,8 +89,10 @@ static fb_status load(fb_cohort *cohort, const char *folder)
     char path[FB_PATH_CHARS];
     fb_csv *manifest = NULL;
     fb_status status = FB_OK;
+    int found = 0;
     FB_TRY(fb_path_join(path, folder, MANIFEST));
-    if (!fb_folder_exists(folder))
+    FB_TRY(fb_folder_find(folder, &found));
+    if (!found)
         return FB_FAIL("%s: there is no such folder; brats-split makes it", folder);
     FB_TRY(fb_csv_read(path, &manifest));
     FB_TRY_GOTO(status, count_cases(cohort, path, manifest), done);

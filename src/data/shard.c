@@ -67,13 +67,15 @@ static fb_status read_extents(const fb_shard *shard, const char *name, int rank,
     hid_t set = 0;
     FB_TRY(fb_h5_dataset_open(shard->file, name, &set));
     hid_t space = H5Dget_space(set);
+    fb_status status = fb_h5_check(space, shard->file, name, "find the extent");
     int sound = H5Sget_simple_extent_ndims(space) == rank && H5Sget_simple_extent_dims(space, extent, NULL) == rank;
     for (int i = 0; i < rank; i++)
         sound = sound && extent[i] >= 1 && extent[i] <= EXTENT_MAX;
     fb_h5_close(&space);
     fb_h5_close(&set);
-    return sound ? FB_OK
-                 : FB_FAIL("%s: %s does not have %d extents of 1 to %d", shard->path, name, rank, (int)EXTENT_MAX);
+    if (status == FB_OK && !sound)
+        status = FB_FAIL("%s: %s does not have %d extents of 1 to %d", shard->path, name, rank, (int)EXTENT_MAX);
+    return status;
 }
 
 static fb_status read_shape(const fb_shard *shard, shard_case *item)

@@ -37,7 +37,7 @@ static fb_status put_text(hid_t object, const char *name, const char *text)
 {
     hid_t type = 0;
     FB_ASSERT(text[0] != '\0' && strlen(text) < FB_SHARD_TEXT_BYTES);
-    FB_TRY(fb_h5_text_type(strlen(text), &type));
+    FB_TRY(fb_h5_text_type(object, name, strlen(text), &type));
     H5Tset_strpad(type, H5T_STR_NULLPAD);
     fb_status status = fb_h5_attribute_value(object, name, type, text);
     fb_h5_close(&type);

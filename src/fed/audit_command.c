@@ -257,8 +257,7 @@ static fb_status write_output(const audit *a, const fb_options *options)
     if (!stream)
         return FB_FAIL("no memory for the settings of the audit");
     fb_options_print_used(options, stream);
-    const int failed = fclose(stream) != 0;
-    fb_status status = failed ? FB_FAIL("no memory for the settings of the audit") : FB_OK;
+    fb_status status = fb_text_close(stream, &text, "settings of the audit");
     const fb_audit_report report = {.seed = a->set.seed,
                                     .confidence = a->set.confidence,
                                     .settings = text,

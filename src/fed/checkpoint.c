@@ -59,17 +59,25 @@ static fb_status newest(const fb_config *config, int64_t below, int whole, int64
     FB_TRY(fb_path_join(path, config->run_output, "checkpoint"));
     DIR *folder = opendir(path);
     if (!folder)
-        return errno == ENOENT ? FB_OK : FB_FAIL("%s: cannot be read: %s", path, strerror(errno));
+        return errno == ENOENT ? FB_OK : FB_FAIL("%s: cannot open the folder: %s", path, strerror(errno));
     fb_status status = FB_OK;
+    errno = 0;
     while (status == FB_OK && (entry = readdir(folder)) != NULL) {
         const int64_t found = rounds_of(entry->d_name);
         if (found <= *rounds || found >= below)
             continue;
+        int has = !whole;
         status = file_path(config, found, SERVER, path);
-        if (status == FB_OK && (!whole || fb_file_exists(path)))
+        if (status == FB_OK && whole)
+            status = fb_file_find(path, &has);
+        if (status == FB_OK && has)
             *rounds = found;
+        errno = 0;
     }
+    const int reason = entry ? 0 : errno;
     closedir(folder);
+    if (status == FB_OK && reason != 0)
+        status = FB_FAIL("%s/checkpoint: cannot list the folder: %s", config->run_output, strerror(reason));
     return status;
 }
 

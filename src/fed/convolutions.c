@@ -70,10 +70,13 @@ static fb_status read_or_decide(const fb_config *config, const fb_ops *ops, char
 {
     char path[FB_PATH_CHARS];
     int64_t bytes = 0;
+    int found = 0, begun = 0;
     FB_TRY(fb_path_join(path, config->run_output, "conv-plans.txt"));
-    if (fb_file_exists(path))
+    FB_TRY(fb_file_find(path, &found));
+    if (found)
         return fb_file_read(path, TABLE_BYTES_MAX, text, &bytes);
-    if (fb_resume_has_begun(config->run_output))
+    FB_TRY(fb_resume_has_begun(config->run_output, &begun));
+    if (begun)
         return FB_USAGE("%s is missing, by which the run's convolutions were chosen: put it back, or start "
                         "anew in another run.output",
                         path);

@@ -88,6 +88,7 @@ static fb_status ledger_identity(const fb_federation *federation, int hospital, 
 static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, const char *folder)
 {
     char name[64], identity[FB_LEDGER_IDENTITY_CHARS];
+    int begun = 0;
     if (federation->privacy->guarantee->mechanism == FB_MECHANISM_NONE)
         return FB_OK;
     FB_TRY(open_noise(federation, (uint32_t)hospital->index, &hospital->noise));
@@ -97,7 +98,7 @@ static fb_status open_privacy(fb_federation *federation, fb_hospital *hospital, 
         return FB_OK;
     FB_TRY(ledger_identity(federation, hospital->index, identity));
     snprintf(name, sizeof name, "hospital_%02d", hospital->index);
-    const int begun = fb_resume_has_begun(folder);
+    FB_TRY(fb_resume_has_begun(folder, &begun));
     FB_TRY(federation->config->run_mode == FB_MODE_LOCAL
                ? fb_outbox_open_ledger(folder, name, identity, begun, &hospital->ledger)
                : fb_outbox_open(folder, name, identity, begun, &hospital->outbox));
@@ -196,11 +197,13 @@ int64_t fb_federation_model_bytes(const fb_federation *federation, int rank)
 static fb_status make_trusted_server(fb_federation *federation, const char *folder)
 {
     char identity[FB_LEDGER_IDENTITY_CHARS];
+    int begun = 0;
     FB_TRY(open_noise(federation, FB_OUTBOX_SERVER, &federation->server_noise));
     if (!folder)
         return FB_OK;
     FB_TRY(ledger_identity(federation, 0, identity));
-    return fb_outbox_open(folder, "server", identity, fb_resume_has_begun(folder), &federation->server_outbox);
+    FB_TRY(fb_resume_has_begun(folder, &begun));
+    return fb_outbox_open(folder, "server", identity, begun, &federation->server_outbox);
 }
 
 static fb_status make_server(fb_federation *federation, const char *folder)

@@ -78,8 +78,10 @@ static fb_status last_stored(const fb_outbox *outbox, uint32_t round, uint32_t *
 {
     char path[FB_PATH_CHARS];
     for (uint32_t next = *attempt + 1;; next++) {
+        int found = 0;
         FB_TRY(message_path(outbox, round, next, path));
-        if (!fb_file_exists(path))
+        FB_TRY(fb_file_find(path, &found));
+        if (!found)
             return FB_OK;
         *attempt = next;
     }
@@ -125,7 +127,7 @@ fb_status fb_outbox_has(const fb_outbox *outbox, uint32_t round, int *has)
     char path[FB_PATH_CHARS];
     uint32_t attempt = 0;
     FB_TRY(message_path(outbox, round, attempt, path));
-    *has = fb_file_exists(path);
+    FB_TRY(fb_file_find(path, has));
     FB_TRY(last_stored(outbox, round, &attempt));
     *has |= attempt > 0;
     return FB_OK;
@@ -135,6 +137,7 @@ fb_status fb_outbox_find(const fb_outbox *outbox, const fb_frame_info *expected,
 {
     const fb_ledger_entry *entry = fb_ledger_last(outbox->ledger, expected->round);
     char path[FB_PATH_CHARS];
+    int found = 0;
     uint32_t attempt = entry && entry->attempt > first_attempt ? entry->attempt : first_attempt;
     *out = (fb_letter){0};
     FB_TRY(last_stored(outbox, expected->round, &attempt));
@@ -142,9 +145,10 @@ fb_status fb_outbox_find(const fb_outbox *outbox, const fb_frame_info *expected,
     const int charged = entry && entry->attempt == attempt;
     const char *why = "is missing";
     out->attempt = attempt;
-    if (!charged && !fb_file_exists(path))
+    FB_TRY(fb_file_find(path, &found)); /* one that cannot be reached now is not lost: it must not be paid twice */
+    if (!charged && !found)
         return FB_OK;
-    if (fb_file_exists(path)) {
+    if (found) {
         char *text = NULL;
         FB_TRY(fb_file_read(path, MESSAGE_MAX_BYTES, &text, &out->size_bytes));
         out->bytes = (uint8_t *)text;

@@ -155,7 +155,7 @@ static fb_status print_privacy(const fb_federation *federation)
     fb_privacy_check_unused(federation->config, stream);
     if (federated || federation->privacy->dpsgd)
         status = fb_privacy_text(federation->privacy, stream);
-    fclose(stream);
+    status = fb_error_first(status, fb_text_close(stream, &text, "the plan's text"));
     for (char *line = text, *end; status == FB_OK && (end = strchr(line, '\n')) != NULL; line = end + 1)
         if (federated || strncmp(line, "privacy:", 8) == 0 || strncmp(line, "noise:", 6) == 0)
             fb_log_info("%.*s", (int)(end - line), line);
@@ -401,7 +401,7 @@ fb_status fb_report_result(const fb_report *report, const char *model_sha256, co
             neighbours(plan), fb_privacy_trust_name(plan->release.trust), spent.accountant,
             plan->formal_failure ? "false" : "true", (long long)report->sums.bytes_total,
             report->sums.overhead_s / report->sums.round_s, model_sha256, results_path);
-    return fclose(stream) == 0 ? FB_OK : FB_FAIL("no memory for the line RESULT");
+    return fb_text_close(stream, line, "line RESULT");
 }
 
 fb_status fb_report_summary_records(const fb_report *report, int complete, const char *model_sha256,

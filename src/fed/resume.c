@@ -102,13 +102,17 @@ static fb_status find_foreign(const fb_config *config, char name[256])
     DIR *folder = opendir(config->run_output);
     const struct dirent *entry;
     name[0] = '\0';
+    if (!folder && errno == ENOTDIR)
+        return FB_USAGE("run.output = %s: %s", config->run_output, strerror(errno));
     if (!folder)
-        return errno == ENOENT ? FB_OK : FB_USAGE("run.output = %s: %s", config->run_output, strerror(errno));
+        return errno == ENOENT ? FB_OK : FB_FAIL("%s: cannot open the folder: %s", config->run_output, strerror(errno));
+    errno = 0;
     while (!name[0] && (entry = readdir(folder)) != NULL)
         if (!is_harmless(entry->d_name))
             snprintf(name, 256, "%s", entry->d_name);
+    const int reason = name[0] ? 0 : errno;
     closedir(folder);
-    return FB_OK;
+    return reason == 0 ? FB_OK : FB_FAIL("%s: cannot list the folder: %s", config->run_output, strerror(reason));
 }
 
 static fb_status look_new(const fb_config *config, fb_folder *out)
@@ -129,17 +133,19 @@ static fb_status look_new(const fb_config *config, fb_folder *out)
 fb_status fb_resume_look(const fb_config *config, fb_folder *out)
 {
     char path[FB_PATH_CHARS], result[FB_PATH_CHARS];
-    int same = 0;
+    int same = 0, begun = 0, ended = 0;
     FB_TRY(fb_path_join(path, config->run_output, "used.ini"));
     FB_TRY(fb_path_join(result, config->run_output, "result.txt"));
-    if (!fb_file_exists(path))
+    FB_TRY(fb_file_find(path, &begun));
+    FB_TRY(fb_file_find(result, &ended));
+    if (!begun)
         return look_new(config, out);
     if (config->run_resume == FB_RESUME_NEVER)
         return FB_USAGE("run.resume = never, but a run was begun in run.output = %s: choose another folder, or go on "
                         "with run.resume = auto",
                         config->run_output);
     FB_TRY(compare_used(config, path, &same));
-    *out = same && fb_file_exists(result) ? FB_FOLDER_COMPLETE : FB_FOLDER_BEGUN;
+    *out = same && ended ? FB_FOLDER_COMPLETE : FB_FOLDER_BEGUN;
     return FB_OK;
 }
 
@@ -158,9 +164,8 @@ fb_status fb_resume_print_result(const fb_config *config)
     FB_TRY(fb_file_read(path, 1 << 20, &line, &size_bytes));
     fb_log_info("%s: the run is complete; its result again", config->run_output);
     fputs(line, stdout);
-    fflush(stdout);
     FB_FREE(line);
-    return FB_OK;
+    return fb_output_flush();
 }
 
 fb_status fb_resume_remove_result(const fb_config *config)
@@ -174,13 +179,11 @@ fb_status fb_resume_remove_result(const fb_config *config)
 
 /* --- identity --- */
 
-int fb_resume_has_begun(const char *folder)
+fb_status fb_resume_has_begun(const char *folder, int *begun)
 {
     char path[FB_PATH_CHARS];
-    fb_status status = fb_path_join(path, folder, "identity.txt");
-    const int known = status == FB_OK;
-    fb_error_free(&status);
-    return known && fb_file_exists(path);
+    FB_TRY(fb_path_join(path, folder, "identity.txt"));
+    return fb_file_find(path, begun);
 }
 
 static const char NONCE[] = "nonce: ";
@@ -189,9 +192,11 @@ fb_status fb_resume_nonce(const char *folder, uint64_t *nonce)
 {
     char path[FB_PATH_CHARS], *text = NULL;
     int64_t size_bytes = 0;
+    int begun = 0;
     randombytes_buf(nonce, sizeof *nonce);
     FB_TRY(fb_path_join(path, folder, "identity.txt"));
-    if (!fb_file_exists(path))
+    FB_TRY(fb_file_find(path, &begun));
+    if (!begun)
         return FB_OK;
     FB_TRY(fb_file_read(path, IDENTITY_CHARS, &text, &size_bytes));
     const int found = sscanf(text, "nonce: %16" SCNx64 "\n", nonce);
@@ -216,11 +221,10 @@ static fb_status hash_run(const fb_config *config, const char *identity, char sh
             !is_option(&table[i], "privacy", "stop_at_epsilon"))
             fprintf(stream, "%s.%s=%s\n", table[i].section, table[i].key, value);
     }
-    const int written = fclose(stream) == 0;
-    if (written)
-        fb_sha256(text, (int64_t)size_bytes, sha256);
+    FB_TRY(fb_text_close(stream, &text, "the run's identity"));
+    fb_sha256(text, (int64_t)size_bytes, sha256);
     free(text);
-    return written ? FB_OK : FB_FAIL("no memory for the run's identity");
+    return FB_OK;
 }
 
 static fb_status compare_identity(const char *path, const char *now)
@@ -246,6 +250,7 @@ fb_status fb_resume_identity(fb_federation *federation, const char *convolutions
     const fb_config *config = federation->config;
     char path[FB_PATH_CHARS], text[IDENTITY_CHARS], operations[256];
     const int gpu = convolutions_sha256[0] != '\0';
+    int begun = 0;
     federation->ops->describe(federation->ops, sizeof operations, operations);
     FB_TRY(fb_path_join(path, config->run_output, "identity.txt"));
     const int chars =
@@ -253,7 +258,8 @@ fb_status fb_resume_identity(fb_federation *federation, const char *convolutions
                  NONCE, federation->run_nonce, fb_build_revision(), fb_build_flags(), operations,
                  gpu ? "convolutions: " : "", convolutions_sha256, gpu ? "\n" : "", federation->cohort->sha256);
     FB_TRY(hash_run(config, text, federation->run_sha256));
-    if (fb_file_exists(path))
+    FB_TRY(fb_file_find(path, &begun));
+    if (begun)
         return compare_identity(path, text);
     return fb_file_write_atomic(path, text, chars < (int)sizeof text ? chars : (int64_t)sizeof text - 1);
 }
@@ -264,9 +270,11 @@ fb_status fb_resume_identity(fb_federation *federation, const char *convolutions
 static fb_status read_committed(const fb_config *config, int64_t *rounds)
 {
     char path[FB_PATH_CHARS];
+    int found = 0;
     *rounds = 0;
     FB_TRY(fb_path_join(path, config->run_output, "results.h5"));
-    fb_status status = fb_file_exists(path) ? fb_results_committed(path, rounds) : FB_OK;
+    FB_TRY(fb_file_find(path, &found));
+    fb_status status = found ? fb_results_committed(path, rounds) : FB_OK;
     if (status != FB_OK)
         fb_log_warn("%s: cannot be read, so the ledgers are not compared with it", path);
     fb_error_free(&status);

@@ -27,7 +27,7 @@ fb_status fb_resume_print_result(const fb_config *config) FB_MUST_USE;
 fb_status fb_resume_remove_result(const fb_config *config) FB_MUST_USE;
 
 /* Whether the run in `folder` came as far as its first release: identity.txt is written before. Every rank. */
-int fb_resume_has_begun(const char *folder);
+fb_status fb_resume_has_begun(const char *folder, int *begun) FB_MUST_USE;
 
 /* The public number that keeps the noise of runs with one key file apart: that of the run in `folder`, or a fresh one.
  */

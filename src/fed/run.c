@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 typedef struct run {
@@ -56,28 +55,24 @@ static int is_root(const run *r)
 
 /* --- the folder --- */
 
-/* The options as an INI file, allocated by the system's library. NULL: out of memory. */
-static char *print_options(const run *r)
+/* The options as an INI file. *text is malloc's. */
+static fb_status print_options(const run *r, const char *path, char **text)
 {
-    char *text = NULL;
     size_t size_bytes = 0;
-    FILE *stream = open_memstream(&text, &size_bytes);
+    FILE *stream = open_memstream(text, &size_bytes);
     if (!stream)
-        return NULL;
+        return FB_FAIL("%s: out of memory", path);
     fprintf(stream, "; fedbrats %s (%s): fedbrats train used.ini --run.output=NEW repeats this run\n",
             fb_build_version(), fb_build_revision());
     fb_options_print_used(r->options, stream);
-    fclose(stream);
-    return text;
+    return fb_text_close(stream, text, path);
 }
 
 static fb_status write_used_options(const run *r)
 {
-    char path[FB_PATH_CHARS];
+    char path[FB_PATH_CHARS], *text = NULL;
     FB_TRY(fb_path_join(path, r->config->run_output, "used.ini"));
-    char *text = print_options(r);
-    if (!text)
-        return FB_FAIL("%s: %s", path, strerror(errno));
+    FB_TRY(print_options(r, path, &text));
     const fb_status status = fb_file_write_atomic(path, text, (int64_t)strlen(text));
     free(text);
     return status;
@@ -86,17 +81,15 @@ static fb_status write_used_options(const run *r)
 /* Two runs in one folder would each undo what the other writes. */
 static fb_status lock_folder(run *r, const char *path)
 {
+    int taken = 0;
     r->folder_lock = open(path, O_RDONLY | O_CLOEXEC);
     if (r->folder_lock < 0)
         return FB_FAIL("%s: cannot open: %s", path, strerror(errno));
-    if (flock(r->folder_lock, LOCK_EX | LOCK_NB) == 0)
-        return FB_OK;
-    if (errno == EWOULDBLOCK)
+    FB_TRY(fb_fd_lock(r->folder_lock, path, &taken));
+    if (!taken)
         return FB_FAIL("run.output = %s: another run is at work in this folder: wait for its end, or choose another "
                        "folder",
                        r->config->run_output);
-    fb_log_warn("%s: this file system has no locks (%s): see to it that no other run uses the folder", path,
-                strerror(errno));
     return FB_OK;
 }
 
@@ -419,9 +412,10 @@ static fb_status finish(run *r, fb_status status)
         return status;
     FB_TRY(fb_report_result(r->report, r->model_sha256, r->results_path, &line));
     status = fb_resume_write_result(r->config, line);
-    if (status == FB_OK)
+    if (status == FB_OK) {
         fputs(line, stdout);
-    fflush(stdout);
+        status = fb_output_flush();
+    }
     free(line);
     return status;
 }

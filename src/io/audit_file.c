@@ -49,7 +49,7 @@ static fb_status add_scale(table *t, axis a, const char *name, const char *long_
 static fb_status add_text_scale(table *t, axis a, const char *name, const char *long_name, const char *const *texts)
 {
     hid_t type = 0;
-    FB_TRY(fb_h5_text_type(H5T_VARIABLE, &type));
+    FB_TRY(fb_h5_text_type(t->group, name, H5T_VARIABLE, &type));
     const fb_status status = add_scale(t, a, name, long_name, type, texts);
     fb_h5_close(&type);
     return status;

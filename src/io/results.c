@@ -61,8 +61,10 @@ enum { GROW_BYTES = 1 << 20 };
 /* A new file. `path` is for messages; HDF5 wants that there is no such file. */
 static fb_status image_create(const char *path, hid_t *file)
 {
-    const hid_t access = fb_h5_file_access(), creation = H5Pcreate(H5P_FILE_CREATE);
-    hid_t made = H5Pset_fapl_core(access, GROW_BYTES, 0);
+    const hid_t access = fb_h5_file_access(), creation = access < 0 ? access : H5Pcreate(H5P_FILE_CREATE);
+    hid_t made = creation;
+    if (made >= 0)
+        made = H5Pset_fapl_core(access, GROW_BYTES, 0);
     if (made >= 0)
         made = H5Pset_link_creation_order(creation, FB_H5_ORDERED);
     if (made >= 0)
@@ -83,7 +85,9 @@ static fb_status image_open(const char *path, const void *bytes, int64_t size_by
     const hid_t access = fb_h5_file_access();
     void *not_changed = NULL; /* HDF5 asks for a pointer to non-const, but copies */
     memcpy(&not_changed, &bytes, sizeof bytes);
-    hid_t opened = H5Pset_fapl_core(access, GROW_BYTES, 0);
+    hid_t opened = access;
+    if (opened >= 0)
+        opened = H5Pset_fapl_core(access, GROW_BYTES, 0);
     if (opened >= 0)
         opened = H5Pset_file_image(access, not_changed, (size_t)size_bytes);
     if (opened >= 0)
@@ -128,10 +132,14 @@ static fb_status write_temporary(const fb_results *results, hid_t file)
                                          : "");
         goto done;
     }
-    errno = 0;
-    const int whole = fwrite(bytes, 1, (size_t)size_bytes, stream) == (size_t)size_bytes && fflush(stream) == 0;
-    if (fclose(stream) != 0 || !whole) {
-        status = FB_FAIL("%s: cannot write %lld bytes: %s", results->temporary, (long long)size_bytes, strerror(errno));
+    int reason = 0;
+    if (fwrite(bytes, 1, (size_t)size_bytes, stream) != (size_t)size_bytes || fflush(stream) != 0)
+        reason = errno;
+    if (fclose(stream) != 0 && reason == 0)
+        reason = errno;
+    if (reason != 0) {
+        status =
+            FB_FAIL("%s: cannot write %lld bytes: %s", results->temporary, (long long)size_bytes, strerror(reason));
         (void)unlink(results->temporary);
     }
 done:
@@ -169,7 +177,9 @@ static fb_status fill_image(fb_results *results, const fb_results_spec *spec, hi
 
 static fb_status check_absent(const char *path)
 {
-    if (access(path, F_OK) == 0)
+    int found = 0;
+    FB_TRY(fb_file_find(path, &found));
+    if (found)
         return FB_FAIL("%s exists already, and results are never overwritten; remove it, or choose another output",
                        path);
     return FB_OK;
@@ -272,17 +282,14 @@ static fb_status put(const fb_results *results, const char *name, int64_t offset
                      int64_t count)
 {
     const size_t size_bytes = (size_t)count * VALUE_BYTES;
-    errno = 0;
-    const ssize_t written = pwrite(results->fd, values, size_bytes, (off_t)offset_bytes);
-    if (written < 0 || (size_t)written != size_bytes)
-        return FB_FAIL("%s: /%s: cannot write %zu bytes: %s", results->path, name, size_bytes,
-                       errno ? strerror(errno) : "only a part was written");
+    if (fb_fd_write(results->fd, values, size_bytes, offset_bytes) != 0)
+        return FB_FAIL("%s: /%s: cannot write %zu bytes: %s", results->path, name, size_bytes, strerror(errno));
     return FB_OK;
 }
 
 static fb_status flush(const fb_results *results)
 {
-    if (fsync(results->fd) != 0)
+    if (fb_fd_flush(results->fd) != 0)
         return FB_FAIL("%s: cannot flush to disk: %s", results->path, strerror(errno));
     return FB_OK;
 }

@@ -131,25 +131,24 @@ hid_t fb_result_type(const fb_result_variable *variable)
 /* --- making --- */
 
 /* Contiguous, allocated early, filled on allocation; no time stamps, so that equal contents give equal files. */
-static hid_t preallocated(hid_t type, const void *fill)
+static int set_preallocated(hid_t creation, hid_t type, const void *fill)
 {
-    const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
-    if (H5Pset_layout(creation, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY) < 0 ||
-        H5Pset_fill_time(creation, H5D_FILL_TIME_ALLOC) < 0 || H5Pset_obj_track_times(creation, 0) < 0 ||
-        H5Pset_attr_creation_order(creation, FB_H5_ORDERED) < 0 ||
-        (fill && H5Pset_fill_value(creation, type, fill) < 0)) {
-        (void)H5Pclose(creation);
-        return -1;
-    }
-    return creation;
+    return creation >= 0 && H5Pset_layout(creation, H5D_CONTIGUOUS) >= 0 &&
+           H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY) >= 0 &&
+           H5Pset_fill_time(creation, H5D_FILL_TIME_ALLOC) >= 0 && H5Pset_obj_track_times(creation, 0) >= 0 &&
+           H5Pset_attr_creation_order(creation, FB_H5_ORDERED) >= 0 &&
+           (!fill || H5Pset_fill_value(creation, type, fill) >= 0);
 }
 
 /* Wholly allocated and filled with *fill now (NULL: zeros). */
 static fb_status make_dataset(hid_t group, const char *name, hid_t type, int axes, const hsize_t *extent,
                               const void *fill, hid_t *dataset)
 {
-    hid_t creation = preallocated(type, fill);
-    fb_status status = fb_h5_dataset_create(group, name, type, axes, extent, creation, dataset);
+    hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    const int set = set_preallocated(creation, type, fill);
+    fb_status status = fb_h5_check(set ? 0 : -1, group, name, "describe the dataset");
+    if (status == FB_OK)
+        status = fb_h5_dataset_create(group, name, type, axes, extent, creation, dataset);
     fb_h5_close(&creation);
     return status;
 }
@@ -211,7 +210,8 @@ static fb_status fill_group(hid_t group, int diagnostic, const fb_results_spec *
 {
     hid_t scales[AXES] = {0}, text_type = 0;
     fb_status status = FB_OK;
-    FB_TRY(fb_h5_text_type(H5T_VARIABLE, &text_type)); /* netCDF4-python crashes on coordinates of fixed length */
+    FB_TRY(fb_h5_text_type(group, NULL, H5T_VARIABLE,
+                           &text_type)); /* netCDF4-python crashes on coordinates of fixed length */
     for (int i = 0; i < AXES; i++)
         if (!(diagnostic && i == AXIS_REGION)) /* no diagnostic is per region */
             FB_TRY_GOTO(status, make_scale(group, &axes[i], text_type, &scales[i]), done);

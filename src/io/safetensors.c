@@ -68,12 +68,7 @@ static fb_status make_header(const fb_params *params, const char *const *metadat
     print_header(stream, params, metadata, metadata_count);
     for (long position = ftell(stream); position % LENGTH_BYTES != 0; position++)
         fputc(' ', stream);
-    const int failed = ferror(stream);
-    if (fclose(stream) != 0 || failed) {
-        free(*text);
-        return FB_FAIL("header of a safetensors file: out of memory");
-    }
-    return FB_OK;
+    return fb_text_close(stream, text, "header of a safetensors file");
 }
 
 fb_status fb_safetensors_write(const char *path, const fb_params *params, const float *w, const char *const *metadata,

@@ -7,10 +7,12 @@
 #include <string.h>
 
 /* POSIX finds the leftmost match and of these the longest: one from the first to the last character, if there is. */
-static int whole_name_matches(const regex_t *regex, const char *name)
+static fb_status match_whole_name(const regex_t *regex, const char *name, int *matches)
 {
     regmatch_t match;
-    return regexec(regex, name, 1, &match, 0) == 0 && match.rm_so == 0 && (size_t)match.rm_eo == strlen(name);
+    const int error = regexec(regex, name, 1, &match, 0);
+    *matches = error == 0 && match.rm_so == 0 && (size_t)match.rm_eo == strlen(name);
+    return error == 0 || error == REG_NOMATCH ? FB_OK : FB_FAIL("train.trainable: %s: out of memory", name);
 }
 
 static void append(fb_subset *subset, const fb_tensor_info *tensor)
@@ -37,14 +39,22 @@ static fb_status fill(const fb_params *params, const char *expression, fb_subset
     char reason[128];
     regex_t regex;
     const int error = regcomp(&regex, expression, REG_EXTENDED);
+    if (error == REG_ESPACE)
+        return FB_FAIL("train.trainable = %s: out of memory", expression);
     if (error != 0) {
         regerror(error, &regex, reason, sizeof reason);
         return FB_USAGE("train.trainable = %s: not an extended regular expression: %s", expression, reason);
     }
-    for (int i = 0; i < params->tensor_count; i++)
-        if (expression[0] == '\0' || whole_name_matches(&regex, params->tensors[i].name))
+    fb_status status = FB_OK;
+    for (int i = 0; status == FB_OK && i < params->tensor_count; i++) {
+        int matches = expression[0] == '\0';
+        if (!matches)
+            status = match_whole_name(&regex, params->tensors[i].name, &matches);
+        if (matches)
             append(subset, &params->tensors[i]);
+    }
     regfree(&regex);
+    FB_TRY(status);
     return subset->count > 0 ? FB_OK : no_match(params, expression);
 }
 

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 enum { LINE_CHARS = FB_LEDGER_IDENTITY_CHARS + 256 };
@@ -179,7 +178,7 @@ static fb_status cut_torn_line(const fb_ledger *ledger, int64_t file_bytes)
 {
     if (file_bytes == ledger->size_bytes)
         return FB_OK;
-    if (ftruncate(ledger->file, (off_t)ledger->size_bytes) != 0 || fsync(ledger->file) != 0)
+    if (ftruncate(ledger->file, (off_t)ledger->size_bytes) != 0 || fb_fd_flush(ledger->file) != 0)
         return FB_FAIL("%s: its incomplete last line cannot be cut off: %s", ledger->path, strerror(errno));
     fb_log_warn("%s: writing the last line was interrupted, so its message was not sent: %lld bytes cut off",
                 ledger->path, (long long)(file_bytes - ledger->size_bytes));
@@ -189,23 +188,23 @@ static fb_status cut_torn_line(const fb_ledger *ledger, int64_t file_bytes)
 /* Two processes that charge one ledger would each count half of what was released. */
 static fb_status open_locked(fb_ledger *ledger)
 {
+    int taken = 0;
     ledger->file = open(ledger->path, O_WRONLY | O_APPEND | O_CLOEXEC);
     if (ledger->file < 0)
         return FB_FAIL("%s: the privacy ledger cannot be opened for writing: %s", ledger->path, strerror(errno));
-    if (flock(ledger->file, LOCK_EX | LOCK_NB) == 0)
-        return FB_OK;
-    if (errno == EWOULDBLOCK)
+    FB_TRY(fb_fd_lock(ledger->file, ledger->path, &taken));
+    if (!taken)
         return FB_FAIL("%s: another process has this privacy ledger open: wait for its end, or choose another "
                        "run.output",
                        ledger->path);
-    fb_log_warn("%s: this file system has no locks (%s): see to it that no other process uses the folder", ledger->path,
-                strerror(errno));
     return FB_OK;
 }
 
 static fb_status make_or_find(const fb_ledger *ledger, const char *identity, int begun)
 {
-    if (access(ledger->path, F_OK) == 0)
+    int found = 0;
+    FB_TRY(fb_file_find(ledger->path, &found));
+    if (found)
         return FB_OK;
     if (begun)
         return FB_FAIL("%s: the privacy ledger is missing, though the run has begun: what it charged is not known any "
@@ -258,14 +257,13 @@ void fb_ledger_close(fb_ledger **ledger)
  * failed fsync nobody knows what is on disk. */
 static fb_status write_line(fb_ledger *ledger, const char *line, size_t chars)
 {
-    errno = 0;
-    const ssize_t written = write(ledger->file, line, chars);
+    const int written = fb_fd_write(ledger->file, line, chars, -1) == 0;
     fb_kill_point("ledger.written");
-    if (written == (ssize_t)chars && fsync(ledger->file) == 0)
+    if (written && fb_fd_flush(ledger->file) == 0)
         return FB_OK;
-    const int reason = errno ? errno : ENOSPC;
-    const int taken_back = written == (ssize_t)chars || ftruncate(ledger->file, (off_t)ledger->size_bytes) == 0;
-    close(ledger->file);
+    const int reason = errno;
+    const int taken_back = written || ftruncate(ledger->file, (off_t)ledger->size_bytes) == 0;
+    (void)close(ledger->file);
     ledger->file = -1;
     return FB_FAIL("%s: the privacy ledger cannot be written: %s%s; nothing was sent", ledger->path, strerror(reason),
                    taken_back ? "" : " (and its last line is incomplete)");
