@@ -31,12 +31,11 @@ run()
 {
     local name=$1
     shift
-    if ! "$bin/fedbrats" train "${common[@]}" --run.output="$out/$name" "$@" 2>&1 > "$out/$name.result" |
+    if ! "$bin/fedbrats" train "${common[@]}" --run.output="$out/$name" "$@" 2>&1 > /dev/null |
         sed -u "s/^/[$name] /" >&2; then
         echo "demo: run $name failed; see $out/$name/log.txt" >&2
         return 1
     fi
-    mv "$out/$name.result" "$out/$name/result.txt"
 }
 
 # Two at a time: the k-th worker takes every second run, so that both end together.

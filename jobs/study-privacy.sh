@@ -65,19 +65,18 @@ runs()
     done
 }
 
-# one SEED NAME OPTION...: one run, unless it is complete; what an interrupted one left is removed
+# one SEED NAME OPTION...: one run, unless it is complete; one that was interrupted goes on
 one()
 {
     local seed=$1 name=$2 began=$SECONDS
     shift 2
     [ ! -e "$out/$name/result.txt" ] || return 0
-    rm -rf "${out:?}/$name"
     if ! "$bin/fedbrats" train "$ini" --data.shards="$out/shards-$seed" --run.seed="$seed" --run.output="$out/$name" \
-        --run.verbosity=0 "$@" > "$out/$name.result" 2> "$out/$name.err"; then
+        --run.verbosity=0 "$@" > /dev/null 2> "$out/$name.err"; then
         echo "study: $name failed: $(tail -n 1 "$out/$name.err")" >&2
         return 1
     fi
-    mv "$out/$name.result" "$out/$name/result.txt" && rm -f "$out/$name.err"
+    rm -f "$out/$name.err"
     echo "study: $name: Dice $(sed -n 's/.*dice_mean=\([^ ]*\).*/\1/p' "$out/$name/result.txt"), $((SECONDS - began)) s"
 }
 
@@ -91,15 +90,14 @@ prepare()
         "$bin/brats-split" --input "$work" --output "$out/shards-$seed" --seed "$seed" > /dev/null
     fi
     if [[ $list = *"$out/public-$seed/"* ]] && [ ! -e "$out/public-$seed/result.txt" ]; then
-        rm -rf "$work" "$out/public-$seed" "$out/public-shards-$seed"
+        rm -rf "$work" "$out/public-shards-$seed"
         "$bin/brats-phantom" --output "$work" --shape 32x32x32 --scale 0.001 --seed $((1000 + seed)) > /dev/null
         rm -rf "$work/HGG"
         "$bin/brats-split" --input "$work" --output "$out/public-shards-$seed" --seed "$seed" > /dev/null
         "$bin/fedbrats" train "$ini" --data.shards="$out/public-shards-$seed" --run.seed="$seed" \
             --run.output="$out/public-$seed" --run.mode=centralised --federation.weighting=samples \
             --federation.rounds=4 --train.epochs=20 --train.learning_rate=5e-3 --eval.on=none --run.verbosity=0 \
-            > "$out/public-$seed.result"
-        mv "$out/public-$seed.result" "$out/public-$seed/result.txt"
+            > /dev/null
     fi
     rm -rf "$work"
 }
@@ -117,7 +115,10 @@ trap - EXIT
 failed=0
 xargs -P "$workers" -d '\n' -n 1 bash -c 'set -f; one $1' study <<< "$list" || failed=1 # set -f: .* is no file name
 
-mapfile -t results < <(awk -v out="$out" '{ print out "/" $2 "/results.h5" }' <<< "$list")
+results=() # of the complete runs
+while read -r _ name _; do
+    [ ! -e "$out/$name/result.txt" ] || results+=("$out/$name/results.h5")
+done <<< "$list"
 "$python" "$(dirname "$0")/../analysis/plot_tradeoff.py" "${results[@]}" --last 3 --output "$out/tradeoff.png" |
     tee "$out/table.txt"
 echo "study: $(wc -l <<< "$list") runs in $out/; $((SECONDS - start)) s"

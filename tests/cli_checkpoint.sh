@@ -10,16 +10,7 @@ logs=("$dir/err")
 . "$(dirname "$0")/tap.sh"
 . "$(dirname "$0")/resume.sh"
 
-make_cohort
-cat > "$dir/small.ini" << INI
-[data]
-shards = $dir/shards
-patch = 16x16x16
-[model]
-blocks_down = 1,1
-blocks_up = 1
-[train]
-learning_rate = 1e-3
+make_cohort << INI
 [federation]
 rounds = 4
 [privacy]

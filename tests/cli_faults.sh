@@ -76,6 +76,7 @@ may_go_on()
         fprintf\ */log.txt) ;;           # with a warning, for the same reason
         open\ */results.h5.tmp) ;;       # HDF5 looks whether there is a file of an image's name
         stat\ */stop) ;;                 # asked again after a while
+        *\ */ranks/*) ;;                 # the watchdog then watches or tells less
         *\ */checkpoint/*) grep -q 'warning: .*passed over' "$dir/run.err" ;;
         *\ */run/results.h5) grep -q 'warning: .*cannot be read, so the ledgers are not' "$dir/run.err" ;;
         malloc\ memory) ;;               # of a stream's buffer: the C library then does without one

@@ -97,7 +97,7 @@ named()
         [ "$(grep -aEc 'run\.watchdog_s = ' "$file")" = 1 ] || say "$1: more than one story in $file" || return
     done
     hospital=$(grep -aE "$line" "$dir/$1.err" | sed -n 's/.*, hospital [0-9]* (\([^)]*\)), phase.*/\1/p' | tail -n 1)
-    names=$(grep -aE "rank $2: [0-9]+ train cases: " "$dir/$1/log.txt" | sed 's/.*cases://' | head -n 1)
+    names=$(grep -aE "rank $2: [0-9]+ train cases, " "$dir/$1/log.txt" | sed 's/.* round://' | head -n 1)
     ! grep -aE "$line" "$dir/$1.err" | grep -aq 'before round 1, no hospital yet, phase starting' || return 0
     [ -n "$names" ] || [[ $4 != *starting && $4 != *yet* ]] || names=$hospital # not told yet
     [ -n "$hospital" ] && [[ " $names " == *" $hospital "* ]] || say "$1: \"$hospital\" is none of \"$names\""
