@@ -176,6 +176,10 @@ for file in server.state model.safetensors; do
 done
 damaged && rm "$dir/run/checkpoint/0000002/server.state" && train 0 run $plain && same_rounds plain run
 report $? "a checkpoint that was not finished: the same"
+damaged && printf 'x' | dd of="$dir/run/checkpoint/0000002/model.safetensors" bs=1 seek=700 conv=notrunc 2> "$dir/dd"
+FEDBRATS_KILL=checkpoint.model:1 train 0 run $plain
+[ -s "$dir/run/checkpoint/0000002/model.safetensors" ] && train 0 run $plain && same_rounds plain run
+report $? "killed while it writes a checkpoint in place of a damaged one: the same"
 damaged && truncate -s 100 "$dir"/run/checkpoint/*/server.state
 train 0 run $plain
 [ $? = 1 ] && grep -q 'no checkpoint is usable; put one back' "$dir/err" && rm -r "$dir/run/checkpoint" &&
