@@ -153,6 +153,20 @@ train 0 local --run.mode=local --federation.rounds=5
 [ $? = 1 ] && grep -q 'another run is at work in this folder' "$dir/err"
 report $? "a folder in use is refused"
 exec 9<&-
+FEDBRATS_KILL=run.looked:1:stop train 0 late $plain &
+for _ in $(seq 600); do
+    grep -qs 'FEDBRATS_KILL: stop' "$dir/err" && break
+    sleep 0.05
+done
+early=$(pgrep -f "^$bin/fedbrats train .*--run.output=$dir/late")
+cp -r "$dir/plain" "$dir/late" && kill -CONT "$early"
+wait $!
+cmp -s "$dir/late.out" "$dir/first" && diff -r -x log.txt "$dir/plain" "$dir/late" > "$dir/err"
+report $? "a run that began and ended after another had looked for one is found, too"
+FEDBRATS_KILL=file.renamed:1 train 0 local --run.mode=local --federation.rounds=5
+[ $? = 137 ] && train 0 local --run.mode=local && "$FB_PYTHON" -c "
+import h5py; assert h5py.File('$dir/local/results.h5').attrs['status'] == b'complete'"
+report $? "killed as it goes on to more rounds, it is complete without them when its results are"
 train 0 local --run.mode=local --federation.rounds=5 && train 0 five --run.mode=local --federation.rounds=5 &&
     same_rounds five local
 report $? "a complete run goes on to more rounds from its last checkpoint"
