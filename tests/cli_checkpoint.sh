@@ -221,5 +221,28 @@ train 0 run --sharing.select=random --sharing.fraction=0.01 $laplace
 [ $? = 1 ] && grep -q 'is not the one of the checkpoint, which knows 2 releases' "$dir/err"
 report $? "a ledger that is behind the checkpoint is refused"
 
+# --- the same noise never answers other data, nor other noise the same data without a charge
+other() # TEXT RUN OPTION...: refused as another run, and nothing is charged
+{
+    local text=$1 before
+    before=$(cat "$dir/$2"/ledger/*)
+    train 0 "${@:2}"
+    [ $? = 2 ] && grep -q "the run began with \"$text: [0-9a-f]" "$dir/err" &&
+        [ "$(cat "$dir/$2"/ledger/*)" = "$before" ]
+}
+rm -rf "$dir/run"
+cp "$dir/plain/model.safetensors" "$dir/begin"
+FEDBRATS_KILL=round.done:1 train 0 run --run.mode=local $dpsgd --train.init_from="$dir/begin"
+cp "$dir/average/model.safetensors" "$dir/begin"
+other train.init_from run --run.mode=local $dpsgd --train.init_from="$dir/begin"
+report $? "another model to begin with, under the same name, is refused"
+rm -rf "$dir/run"
+new_key() { (umask 077 && od -An -tx1 -N32 -v /dev/urandom | tr -d ' \n' > "$dir/key"); }
+new_key
+FEDBRATS_KILL=round.committed:1 train 0 run --train.momentum=keep $dpsgd --privacy.key="$dir/key"
+! grep -q "$(cut -c1-16 "$dir/key")" "$dir/run/identity.txt" && new_key
+other 'key file' run --train.momentum=keep $dpsgd --privacy.key="$dir/key"
+report $? "another key, under the same name, is refused"
+
 echo "1..$number"
 exit $failed
