@@ -53,15 +53,21 @@ laplace='--privacy.mechanism=laplace --privacy.clip=1e-3 --privacy.epsilon_answe
 dpsgd='--privacy.mechanism=dpsgd --privacy.clip_norm=1 --privacy.noise_multiplier=1'
 kind plain --sharing.select=topk --sharing.fraction=0.1 --federation.participation=0.5
 kind keep --train.momentum=keep
-kind keep-laplace --train.momentum=keep --sharing.select=random --sharing.fraction=0.01 $laplace
+kind keep-laplace --train.momentum=keep --sharing.select=random --sharing.fraction=0.01 --federation.participation=0.5 \
+    $laplace
 kind average --train.momentum=average
-kind public --sharing.select=public --sharing.fraction=0.1 $laplace
 kind central --privacy.trust=central --federation.weighting=uniform $laplace
+kind public --sharing.select=public --sharing.fraction=0.1 $laplace
 kind dpsgd-keep --train.momentum=keep $dpsgd
 kind dpsgd-average --train.momentum=average $dpsgd
 kind local --run.mode=local
 kind local-dpsgd --run.mode=local $dpsgd
 kind centralised --run.mode=centralised
+
+FEDBRATS_KILL=file.written:14 train 0 end --run.mode=centralised
+[ $? = 137 ] && [ -s "$dir/end/model.safetensors" ] && [ -s "$dir/end/results.h5.tmp" ] &&
+    [ ! -e "$dir/end/result.txt" ] && train 0 end --run.mode=centralised && same_rounds centralised end
+report $? "killed after its last checkpoint, before its results are finished, it is ended"
 
 # --- rounds between checkpoints
 rm -rf "$dir/run"
@@ -101,7 +107,7 @@ stop()
         "$FB_PYTHON" -c "import h5py; assert h5py.File('$dir/run/results.h5').attrs['status'] == b'stopped'" &&
         train 2 run "$@" && same_rounds "$name" run && [ ! -e "$dir/run/stop" ]
 }
-long='--federation.rounds=30'
+long='--federation.rounds=20'
 train 0 long $long
 for how in USR1 TERM file; do
     stop long 0 $how $long
@@ -115,12 +121,15 @@ slow='--federation.rounds=3 --train.epochs=12'
 train 0 slow $slow
 for kind in restart keep; do
     train 0 "slow-$kind" $slow --train.momentum=$kind
-    stop "slow-$kind" 0 USR1 $slow --train.momentum=$kind --run.grace_s=0.05
+    stop "slow-$kind" 0 USR1 $slow --train.momentum=$kind --run.grace_s=0.05 --run.checkpoint_every=0
     rc=$?
-    [ $rc = 0 ] && grep -q 'stopped by SIGUSR1 within a round' "$dir/run/log.txt"
+    [ $rc = 0 ] && grep -q 'stopped by SIGUSR1 within a round' "$dir/run/log.txt" &&
+        [ $kind = "$(grep -q 'going on from .* after round 1' "$dir/run/log.txt" && echo restart || echo keep)" ]
     report $? "momentum = $kind: a round that lasts longer than run.grace_s is given up and repeated"
 done
-stop slow 0 USR1 $slow --run.grace_s=60 && grep -q 'stopped on request after round 2' "$dir/run/log.txt"
+stop slow 0 USR1 $slow --run.grace_s=60 --run.checkpoint_every=0 &&
+    grep -q 'stopped on request after round 2' "$dir/run/log.txt" &&
+    grep -q 'going on from .* after round 2' "$dir/run/log.txt"
 report $? "one that lasts less is ended"
 
 # --- a complete run
@@ -128,6 +137,7 @@ cp "$dir/plain.out" "$dir/first"
 before=$(cd "$dir/plain" && find . -type f -exec sha256sum {} + | sort)
 plain='--sharing.select=topk --sharing.fraction=0.1 --federation.participation=0.5'
 train 2 plain $plain && cmp -s "$dir/plain.out" "$dir/first" &&
+    [ "$(cd "$dir/plain/checkpoint" && echo *)" = '0000003 0000004' ] &&
     [ "$(cd "$dir/plain" && find . -type f -exec sha256sum {} + | sort)" = "$before" ]
 report $? "a complete run prints its RESULT again and changes nothing"
 train 0 plain $plain --run.resume=never
@@ -144,6 +154,20 @@ train 0 local --run.mode=local --federation.rounds=5
 [ $? = 1 ] && grep -q 'another run is at work in this folder' "$dir/err"
 report $? "a folder in use is refused"
 exec 9<&-
+FEDBRATS_KILL=run.looked:1:stop train 0 late $plain &
+for _ in $(seq 600); do
+    grep -qs 'FEDBRATS_KILL: stop' "$dir/err" && break
+    sleep 0.05
+done
+early=$(pgrep -f "^$bin/fedbrats train .*--run.output=$dir/late")
+cp -r "$dir/plain" "$dir/late" && kill -CONT "$early"
+wait $!
+cmp -s "$dir/late.out" "$dir/first" && diff -r -x log.txt "$dir/plain" "$dir/late" > "$dir/err"
+report $? "a run that began and ended after another had looked for one is found, too"
+FEDBRATS_KILL=file.renamed:1 train 0 local --run.mode=local --federation.rounds=5
+[ $? = 137 ] && train 0 local --run.mode=local && "$FB_PYTHON" -c "
+import h5py; assert h5py.File('$dir/local/results.h5').attrs['status'] == b'complete'"
+report $? "killed as it goes on to more rounds, it is complete without them when its results are"
 train 0 local --run.mode=local --federation.rounds=5 && train 0 five --run.mode=local --federation.rounds=5 &&
     same_rounds five local
 report $? "a complete run goes on to more rounds from its last checkpoint"
@@ -152,8 +176,9 @@ report $? "a complete run goes on to more rounds from its last checkpoint"
 # damaged NAME: a run killed after three rounds, to be damaged
 damaged()
 {
+    [ -d "$dir/damaged" ] || FEDBRATS_KILL=round.committed:3 train 0 damaged $plain
     rm -rf "$dir/run"
-    FEDBRATS_KILL=round.committed:3 train 0 run $plain
+    cp -r "$dir/damaged" "$dir/run"
     [ -s "$dir/run/checkpoint/0000002/server.state" ] && [ -s "$dir/run/checkpoint/0000001/server.state" ]
 }
 for file in server.state model.safetensors; do
@@ -167,6 +192,10 @@ for file in server.state model.safetensors; do
 done
 damaged && rm "$dir/run/checkpoint/0000002/server.state" && train 0 run $plain && same_rounds plain run
 report $? "a checkpoint that was not finished: the same"
+damaged && printf 'x' | dd of="$dir/run/checkpoint/0000002/model.safetensors" bs=1 seek=700 conv=notrunc 2> "$dir/dd"
+FEDBRATS_KILL=checkpoint.model:1 train 0 run $plain
+[ -s "$dir/run/checkpoint/0000002/model.safetensors" ] && train 0 run $plain && same_rounds plain run
+report $? "killed while it writes a checkpoint in place of a damaged one: the same"
 damaged && truncate -s 100 "$dir"/run/checkpoint/*/server.state
 train 0 run $plain
 [ $? = 1 ] && grep -q 'no checkpoint is usable; put one back' "$dir/err" && rm -r "$dir/run/checkpoint" &&
@@ -186,13 +215,49 @@ with h5py.File(sys.argv[1], "r+") as run:
 PY
 [ $? = 1 ] && grep -q 'dice_validation_mean: its first 2 rounds are not those that the run wrote' "$dir/err"
 report $? "changed results are refused"
+central="--privacy.trust=central --federation.weighting=uniform $laplace"
 rm -rf "$dir/run"
-FEDBRATS_KILL=round.committed:3 train 0 run --sharing.select=random --sharing.fraction=0.01 $laplace
-ledger=$(ls -S "$dir"/run/ledger/hospital_*.txt | head -n 1)
-head -n 2 "$ledger" > "$dir/short" && cp "$dir/short" "$ledger"
-train 0 run --sharing.select=random --sharing.fraction=0.01 $laplace
-[ $? = 1 ] && grep -q 'is not the one of the checkpoint, which knows 2 releases' "$dir/err"
-report $? "a ledger that is behind the checkpoint is refused"
+FEDBRATS_KILL=round.committed:3 train 0 run $central
+cp -r "$dir/run" "$dir/behind"
+for who in hospital_00 server; do
+    rm -rf "$dir/run"
+    cp -r "$dir/behind" "$dir/run"
+    head -n 2 "$dir/behind/ledger/$who.txt" > "$dir/run/ledger/$who.txt"
+    train 0 run $central
+    [ $? = 1 ] && grep -q 'is not the one of the checkpoint, which knows 2 releases' "$dir/err"
+    report $? "a ledger that is behind the checkpoint is refused: $who"
+done
+
+# --- the same noise never answers other data, nor other noise the same data without a charge
+other() # TEXT RUN OPTION...: refused as another run, and nothing is charged
+{
+    local text=$1 before
+    before=$(cat "$dir/$2"/ledger/*)
+    train 0 "${@:2}"
+    [ $? = 2 ] && grep -q "the run began with \"$text: [0-9a-f]" "$dir/err" &&
+        [ "$(cat "$dir/$2"/ledger/*)" = "$before" ]
+}
+rm -rf "$dir/run"
+cp "$dir/plain/model.safetensors" "$dir/begin"
+FEDBRATS_KILL=round.done:1 train 0 run --run.mode=local $dpsgd --train.init_from="$dir/begin"
+cp "$dir/average/model.safetensors" "$dir/begin"
+other train.init_from run --run.mode=local $dpsgd --train.init_from="$dir/begin"
+report $? "another model to begin with, under the same name, is refused"
+rm -rf "$dir/run"
+new_key() { (umask 077 && od -An -tx1 -N32 -v /dev/urandom | tr -d ' \n' > "$dir/key"); }
+new_key
+FEDBRATS_KILL=round.committed:1 train 0 run --train.momentum=keep $dpsgd --privacy.key="$dir/key"
+! grep -q "$(cut -c1-16 "$dir/key")" "$dir/run/identity.txt" && new_key
+other 'key file' run --train.momentum=keep $dpsgd --privacy.key="$dir/key"
+report $? "another key, under the same name, is refused"
+# Where noise cannot be drawn again, a round that is repeated is another release: all hospitals have one more.
+for way in --run.mode=local --train.momentum=keep; do
+    rm -rf "$dir/run"
+    FEDBRATS_KILL=round.committed:2 train 0 run $way $dpsgd --privacy.key=system
+    train 0 run $way $dpsgd --privacy.key=system && [ "$(cat "$dir"/run/ledger/* | grep -c '^1 1 ')" = 13 ] &&
+        [ "$(cat "$dir"/run/ledger/* | grep -vc '^fedbrats')" = $((13 * 5)) ]
+    report $? "$way: a repeated round with fresh keys is charged again"
+done
 
 echo "1..$number"
 exit $failed

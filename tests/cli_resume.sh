@@ -116,6 +116,9 @@ unknown() # NAME TEXT RUN OPTION...
     [ $? = 1 ] && grep -q -- "$text" "$dir/err"
     report $? "refused: $name"
 }
+again gone full
+rm "$dir/gone/identity.txt"
+unknown "identity.txt is missing" 'identity.txt is missing, though the run has begun' gone
 for who in hospital_00 server; do
     again gone central
     who=$(cd "$dir/gone/ledger" && ls | grep "${who%_*}" | head -n 1)

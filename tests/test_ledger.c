@@ -86,6 +86,42 @@ static void test_reopen_adds_up(void **state)
     assert_null(ledger);
 }
 
+/* Every position that the ledger was at, and none of another ledger with the same entries. */
+static void test_positions(void **state)
+{
+    const scratch *s = *state;
+    const fb_ledger_position nowhere[] = {{.releases = -1}, {.releases = 0}, {.releases = 1}};
+    fb_ledger_position positions[ENTRIES + 1];
+    char path[FB_PATH_CHARS], longer[64];
+    fb_ledger *ledger = NULL, *other = NULL;
+    snprintf(longer, sizeof longer, "%s1", IDENTITY);
+    snprintf(path, sizeof path, "%s.other", s->path);
+    must(fb_ledger_open(s->path, IDENTITY, 0, &ledger));
+    must(fb_ledger_open(path, longer, 0, &other));
+    for (int64_t i = 0; i <= ENTRIES; i++) {
+        positions[i] = fb_ledger_where(other);
+        assert_int_equal(positions[i].releases, i);
+        const fb_ledger_entry entry = make_entry((uint32_t)i);
+        must(fb_ledger_append(other, &entry));
+    }
+    for (int64_t i = 0; i <= ENTRIES; i++) {
+        assert_true(fb_ledger_was_at(other, &positions[i]));
+        assert_false(fb_ledger_was_at(ledger, &positions[i]));
+    }
+    for (size_t i = 0; i < sizeof nowhere / sizeof nowhere[0]; i++)
+        assert_false(fb_ledger_was_at(other, &nowhere[i]));
+    const fb_ledger_position ahead = fb_ledger_where(other), here = fb_ledger_where(ledger);
+    assert_false(fb_ledger_was_at(ledger, &ahead)); /* by one entry */
+    assert_true(fb_ledger_was_at(ledger, &here));
+    fb_ledger_close(&other);
+    must(fb_ledger_open(path, longer, 1, &other));
+    assert_true(fb_ledger_was_at(other, &ahead));
+    assert_true(fb_ledger_was_at(other, &positions[0]));
+    fb_ledger_close(&other);
+    fb_ledger_close(&ledger);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* What is charged is the identity's mechanism, so another one may not add to it. */
 static void test_identity(void **state)
 {
@@ -248,17 +284,10 @@ static void test_missing_or_in_use(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_FILE(test_missing_or_in_use),
-        WITH_FILE(test_reopen_adds_up),
-        WITH_FILE(test_identity),
-        WITH_FILE(test_form),
-        WITH_FILE(test_every_edit_is_refused),
-        WITH_FILE(test_torn_line),
-        WITH_FILE(test_one_spelling),
-        WITH_FILE(test_removed_line),
-        WITH_FILE(test_not_usable),
-        WITH_FILE(test_full_disk),
-        cmocka_unit_test(nothing_is_left_allocated),
+        WITH_FILE(test_missing_or_in_use), WITH_FILE(test_reopen_adds_up), WITH_FILE(test_positions),
+        WITH_FILE(test_identity),          WITH_FILE(test_form),           WITH_FILE(test_every_edit_is_refused),
+        WITH_FILE(test_torn_line),         WITH_FILE(test_one_spelling),   WITH_FILE(test_removed_line),
+        WITH_FILE(test_not_usable),        WITH_FILE(test_full_disk),      cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

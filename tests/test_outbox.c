@@ -283,6 +283,36 @@ static void failures_come_before_sending(void **state)
     fb_letter_free(&letter);
 }
 
+/* Attempts of all have one number, so that the first of a hospital need not be 0. */
+static void any_attempt_is_a_message(void **state)
+{
+    scratch *s = *state;
+    int has = 1;
+    must(fb_outbox_has(s->outbox, 3, &has));
+    assert_false(has);
+    send(s, 1, 1.5f);
+    must(fb_outbox_has(s->outbox, 3, &has));
+    assert_true(has);
+    must(fb_outbox_has(s->outbox, 2, &has));
+    assert_false(has);
+}
+
+static void given_up_is_a_new_attempt(void **state)
+{
+    scratch *s = *state;
+    fb_letter letter = {0};
+    send(s, 0, 1.5f);
+    must(fb_outbox_find(s->outbox, &FRAME, 0, &letter));
+    fb_outbox_give_up(&letter, "is of no use");
+    assert_int_equal(letter.attempt, 1);
+    assert_true(!letter.bytes && !letter.stored && !letter.charged);
+    write_letter(&FRAME, 2.5f, &letter);
+    must(fb_outbox_post(s->outbox, &FRAME, &letter));
+    assert_int_equal(charged(s), 2);
+    expect(s, &FRAME, 0, 1, 2.5f, 1);
+    fb_letter_free(&letter);
+}
+
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -293,7 +323,8 @@ int main(void)
         WITH_FOLDER(changed_is_a_new_attempt),       WITH_FOLDER(damaged_is_not_sent),
         WITH_FOLDER(another_model_is_a_new_attempt), WITH_FOLDER(earlier_attempts_stay),
         WITH_FOLDER(another_mechanism_is_refused),   WITH_FOLDER(failures_come_before_sending),
-        WITH_FOLDER(no_damaged_message_is_sent),     cmocka_unit_test(nothing_is_left_allocated),
+        WITH_FOLDER(no_damaged_message_is_sent),     WITH_FOLDER(any_attempt_is_a_message),
+        WITH_FOLDER(given_up_is_a_new_attempt),      cmocka_unit_test(nothing_is_left_allocated),
     };
     return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);
 }

@@ -172,6 +172,65 @@ static int has_global_model(const fb_federation *federation)
     return federation->config->run_mode != FB_MODE_LOCAL;
 }
 
+/* --- removing --- */
+
+/* Removes a folder with its files; what cannot be removed stays. */
+static void remove_folder(const fb_config *config, int64_t rounds)
+{
+    char path[FB_PATH_CHARS], file[FB_PATH_CHARS];
+    const struct dirent *entry;
+    fb_status status = folder_path(config, rounds, path);
+    DIR *folder = status == FB_OK ? opendir(path) : NULL;
+    while (folder && status == FB_OK && (entry = readdir(folder)) != NULL) {
+        status = fb_path_join(file, path, entry->d_name);
+        if (status == FB_OK && entry->d_name[0] != '.')
+            (void)unlink(file);
+    }
+    if (folder)
+        closedir(folder);
+    if (status == FB_OK && rmdir(path) != 0)
+        fb_log_warn("%s: an old checkpoint cannot be removed: %s", path, strerror(errno));
+    fb_error_free(&status);
+}
+
+/* server.state goes first, so that what is removed in part is no checkpoint. */
+static fb_status remove_checkpoint(const fb_config *config, int64_t rounds)
+{
+    char path[FB_PATH_CHARS];
+    FB_TRY(file_path(config, rounds, SERVER, path));
+    (void)unlink(path);
+    fb_kill_point("checkpoint.pruning");
+    remove_folder(config, rounds);
+    return FB_OK;
+}
+
+/* Of the checkpoints before `rounds` only the last whole one stays. */
+static fb_status prune(const fb_config *config, int64_t rounds)
+{
+    int64_t kept = 0, old = 0;
+    FB_TRY(newest(config, rounds, 1, &kept));
+    for (int64_t below = rounds;; below = old) {
+        FB_TRY(newest(config, below, 0, &old));
+        if (old == 0)
+            return FB_OK;
+        if (old != kept)
+            FB_TRY(remove_checkpoint(config, old));
+    }
+}
+
+/* Those that were passed over: as their files are written anew, an old server.state would seem to belong to them, but
+ * it knows results that are no more. */
+static fb_status remove_later(const fb_config *config, int64_t rounds)
+{
+    int64_t later = 0;
+    for (int64_t below = INT64_MAX;; below = later) {
+        FB_TRY(newest(config, below, 0, &later));
+        if (later <= rounds)
+            return FB_OK;
+        FB_TRY(remove_checkpoint(config, later));
+    }
+}
+
 /* --- restoring --- */
 
 static fb_status restore_moments(const fb_state *state, int64_t size_bytes, fb_moments *moments)
@@ -271,6 +330,8 @@ fb_status fb_checkpoint_restore(fb_federation *federation, fb_checkpoint *checkp
         status = restore_server(federation, checkpoint, report);
     if (status == FB_OK && root)
         status = fb_state_get(&checkpoint->state, "ledgers", positions, count * (int64_t)sizeof *positions);
+    if (status == FB_OK && root)
+        status = remove_later(federation->config, checkpoint->rounds);
     status = fb_status_agree(comm, status);
     if (status == FB_OK)
         status = fb_status_or_abort(comm, broadcast(federation));
@@ -379,45 +440,6 @@ static fb_status write_server(const fb_federation *federation, int64_t rounds, f
     FB_TRY(fb_state_write(&state, path));
     fb_kill_point("checkpoint.written");
     return FB_OK;
-}
-
-/* Removes a folder with its files; what cannot be removed stays. */
-static void remove_folder(const fb_config *config, int64_t rounds)
-{
-    char path[FB_PATH_CHARS], file[FB_PATH_CHARS];
-    const struct dirent *entry;
-    fb_status status = folder_path(config, rounds, path);
-    DIR *folder = status == FB_OK ? opendir(path) : NULL;
-    while (folder && status == FB_OK && (entry = readdir(folder)) != NULL) {
-        status = fb_path_join(file, path, entry->d_name);
-        if (status == FB_OK && entry->d_name[0] != '.')
-            (void)unlink(file);
-    }
-    if (folder)
-        closedir(folder);
-    if (status == FB_OK && rmdir(path) != 0)
-        fb_log_warn("%s: an old checkpoint cannot be removed: %s", path, strerror(errno));
-    fb_error_free(&status);
-}
-
-/* Of the checkpoints before `rounds` only the last whole one stays. server.state goes first, so that what is removed in
- * part is no checkpoint. */
-static fb_status prune(const fb_config *config, int64_t rounds)
-{
-    char path[FB_PATH_CHARS];
-    int64_t kept = 0, old = 0;
-    FB_TRY(newest(config, rounds, 1, &kept));
-    for (int64_t below = rounds;; below = old) {
-        FB_TRY(newest(config, below, 0, &old));
-        if (old == 0)
-            return FB_OK;
-        if (old == kept)
-            continue;
-        FB_TRY(file_path(config, old, SERVER, path));
-        (void)unlink(path);
-        fb_kill_point("checkpoint.pruning");
-        remove_folder(config, old);
-    }
 }
 
 static fb_status write_root(fb_federation *federation, int64_t rounds, fb_report *report, const fb_results *results,

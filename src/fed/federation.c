@@ -75,6 +75,18 @@ static fb_status open_noise(const fb_federation *federation, uint32_t hospital, 
     return status;
 }
 
+fb_status fb_federation_key_mark(const fb_federation *federation, char mark[FB_SHA256_CHARS])
+{
+    uint8_t key[FB_KEY_BYTES];
+    mark[0] = '\0';
+    if (federation->privacy->guarantee->mechanism == FB_MECHANISM_NONE || key_source(federation->config) != FB_KEY_FILE)
+        return FB_OK;
+    FB_TRY(fb_key_make(FB_KEY_FILE, federation->run_nonce, federation->config->privacy_key, UINT32_MAX, key));
+    fb_sha256(key, sizeof key, mark);
+    sodium_memzero(key, sizeof key);
+    return FB_OK;
+}
+
 /* What the ledger of a hospital or of the server is about. */
 static fb_status ledger_identity(const fb_federation *federation, int hospital, char text[FB_LEDGER_IDENTITY_CHARS])
 {

@@ -108,6 +108,10 @@ int64_t fb_federation_state_bytes(const fb_federation *federation);
 /* Reads what build would read beside shards: the key file and the initial model. Not collective. */
 fb_status fb_federation_check_files(const fb_federation *federation) FB_MUST_USE;
 
+/* What tells key files apart and nothing of their keys: the hash of a key that nobody draws noise with. "" where there
+ * is no key file. Not collective. */
+fb_status fb_federation_key_mark(const fb_federation *federation, char mark[FB_SHA256_CHARS]) FB_MUST_USE;
+
 /* Refuses a patch larger than a train case. Not collective. */
 fb_status fb_federation_check_patch(const fb_config *config, const fb_shard *shard) FB_MUST_USE;
 

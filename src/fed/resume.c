@@ -186,16 +186,21 @@ fb_status fb_resume_has_begun(const char *folder, int *begun)
     return fb_file_find(path, begun);
 }
 
-static const char NONCE[] = "nonce: ";
-
 fb_status fb_resume_nonce(const char *folder, uint64_t *nonce)
 {
     char path[FB_PATH_CHARS], *text = NULL;
     int64_t size_bytes = 0;
-    int begun = 0;
+    int begun = 0, has_results = 0;
     randombytes_buf(nonce, sizeof *nonce);
+    FB_TRY(fb_path_join(path, folder, "results.h5"));
+    FB_TRY(fb_file_find(path, &has_results));
     FB_TRY(fb_path_join(path, folder, "identity.txt"));
     FB_TRY(fb_file_find(path, &begun));
+    if (!begun && has_results)
+        return FB_FAIL(
+            "%s is missing, though the run has begun: its noise cannot be drawn again; put the file back, or "
+            "start anew in another run.output and add what both spend",
+            path);
     if (!begun)
         return FB_OK;
     FB_TRY(fb_file_read(path, IDENTITY_CHARS, &text, &size_bytes));
@@ -239,29 +244,53 @@ static fb_status compare_identity(const char *path, const char *now)
     fb_status status = FB_OK;
     if (strcmp(was, now) != 0)
         status = FB_USAGE("the run began with \"%.*s\" (%s), now it is \"%.*s\": other bits would come out; "
-                          "use the same program, processor, conv-plans.txt and shards",
+                          "use the same program, processor, conv-plans.txt, key file, initial model and shards",
                           (int)strcspn(a, "\n"), a, path, (int)strcspn(b, "\n"), b);
     FB_FREE(was);
     return status;
 }
 
+/* value: "" is left out. */
+static void add_line(const char *name, const char *value, char text[IDENTITY_CHARS])
+{
+    const size_t used = strlen(text);
+    if (value[0])
+        snprintf(text + used, IDENTITY_CHARS - used, "%s: %s\n", name, value);
+}
+
+/* Another key or another model to begin with, under the same name, would give other noise for a round that was charged,
+ * or the same noise for another one. */
+static fb_status describe_run(const fb_federation *federation, const char *convolutions_sha256,
+                              char text[IDENTITY_CHARS])
+{
+    char nonce[17], operations[256], key[FB_SHA256_CHARS], model[FB_SHA256_CHARS] = "";
+    snprintf(nonce, sizeof nonce, "%016" PRIx64, federation->run_nonce);
+    federation->ops->describe(federation->ops, sizeof operations, operations);
+    FB_TRY(fb_federation_key_mark(federation, key));
+    if (federation->config->train_init_from[0])
+        fb_sha256(federation->w, federation->params->count * (int64_t)sizeof *federation->w, model);
+    text[0] = '\0';
+    add_line("nonce", nonce, text);
+    add_line("revision", fb_build_revision(), text);
+    add_line("flags", fb_build_flags(), text);
+    add_line("operations", operations, text);
+    add_line("convolutions", convolutions_sha256, text);
+    add_line("key file", key, text);
+    add_line("train.init_from", model, text);
+    add_line("data", federation->cohort->sha256, text);
+    return FB_OK;
+}
+
 fb_status fb_resume_identity(fb_federation *federation, const char *convolutions_sha256)
 {
     const fb_config *config = federation->config;
-    char path[FB_PATH_CHARS], text[IDENTITY_CHARS], operations[256];
-    const int gpu = convolutions_sha256[0] != '\0';
+    char path[FB_PATH_CHARS], text[IDENTITY_CHARS];
     int begun = 0;
-    federation->ops->describe(federation->ops, sizeof operations, operations);
+    FB_TRY(describe_run(federation, convolutions_sha256, text));
     FB_TRY(fb_path_join(path, config->run_output, "identity.txt"));
-    const int chars =
-        snprintf(text, sizeof text, "%s%016" PRIx64 "\nrevision: %s\nflags: %s\noperations: %s\n%s%s%sdata: %s\n",
-                 NONCE, federation->run_nonce, fb_build_revision(), fb_build_flags(), operations,
-                 gpu ? "convolutions: " : "", convolutions_sha256, gpu ? "\n" : "", federation->cohort->sha256);
     FB_TRY(hash_run(config, text, federation->run_sha256));
     FB_TRY(fb_file_find(path, &begun));
-    if (begun)
-        return compare_identity(path, text);
-    return fb_file_write_atomic(path, text, chars < (int)sizeof text ? chars : (int64_t)sizeof text - 1);
+    return begun ? compare_identity(path, text) : fb_file_write_atomic(path, text, (int64_t)strlen(text));
 }
 
 /* --- what was charged --- */

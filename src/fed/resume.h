@@ -30,12 +30,12 @@ fb_status fb_resume_remove_result(const fb_config *config) FB_MUST_USE;
 fb_status fb_resume_has_begun(const char *folder, int *begun) FB_MUST_USE;
 
 /* The public number that keeps the noise of runs with one key file apart: that of the run in `folder`, or a fresh one.
- */
+ * Errors: the run has begun, but its identity.txt is missing. */
 fb_status fb_resume_nonce(const char *folder, uint64_t *nonce) FB_MUST_USE;
 
-/* The nonce, the program, what computes the convolutions and the data, in FOLDER/identity.txt: written by a new run,
- * compared by one that goes on. Fills federation->run_sha256, of this and of the options that may not change.
- * convolutions_sha256: "" on the CPU. */
+/* The nonce, the program, what computes the convolutions, the key file (by a mark of it), the model to begin with and
+ * the data, in FOLDER/identity.txt: written by a new run, compared by one that goes on. Fills federation->run_sha256,
+ * of this and of the options that may not change. convolutions_sha256: "" on the CPU. */
 fb_status fb_resume_identity(fb_federation *federation, const char *convolutions_sha256) FB_MUST_USE;
 
 /* What was spent must be known: every round that the results of the interrupted run have is in the ledgers of its

@@ -82,7 +82,7 @@ static fb_status write_used_options(const run *r)
 static fb_status lock_folder(run *r, const char *path)
 {
     int taken = 0;
-    r->folder_lock = open(path, O_RDONLY | O_CLOEXEC);
+    r->folder_lock = open(path, O_WRONLY | O_APPEND | O_CLOEXEC); /* NFS locks only what is open for writing */
     if (r->folder_lock < 0)
         return FB_FAIL("%s: cannot open: %s", path, strerror(errno));
     FB_TRY(fb_fd_lock(r->folder_lock, path, &taken));
@@ -107,10 +107,14 @@ static fb_status open_folder(run *r, fb_folder *folder)
     FB_TRY(fb_resume_look(r->config, folder));
     if (*folder == FB_FOLDER_COMPLETE)
         return FB_OK;
+    fb_kill_point("run.looked");
     FB_TRY(fb_folder_make(r->config->run_output));
     FB_TRY(fb_path_join(path, r->config->run_output, "log.txt"));
     FB_TRY(fb_log_open(path));
     FB_TRY(lock_folder(r, path));
+    FB_TRY(fb_resume_look(r->config, folder)); /* again: until now another run may have been at work */
+    if (*folder == FB_FOLDER_COMPLETE)
+        return FB_OK;
     FB_TRY(remove_stop_file(r));
     return *folder == FB_FOLDER_BEGUN ? fb_checkpoint_find(r->config, &r->checkpoint) : write_used_options(r);
 }
@@ -369,8 +373,8 @@ static fb_status restore(run *r, int argc, char **argv)
         fb_log_info("going on from %s after round %lld of %lld", r->checkpoint.folder, (long long)r->rounds_done,
                     (long long)r->config->federation_rounds);
     FB_TRY(fb_report_restore(r->report, r->reports));
+    FB_TRY(fb_resume_remove_result(r->config)); /* it says that the results are complete */
     FB_TRY(create_results(r, argc, argv));
-    FB_TRY(fb_resume_remove_result(r->config));
     return write_used_options(r); /* those of a run that was begun were good for it until here */
 }
 
@@ -454,8 +458,10 @@ fb_status fb_run(const fb_config *config, const fb_options *options, const fb_op
              .folder_lock = -1};
     fb_folder folder = FB_FOLDER_NEW;
     fb_status status = find_folder(&r, &folder);
-    if (status == FB_OK && folder == FB_FOLDER_COMPLETE)
+    if (status == FB_OK && folder == FB_FOLDER_COMPLETE) {
+        free_run(&r);
         return is_root(&r) ? fb_resume_print_result(config) : FB_OK;
+    }
     fb_stop_listen(is_root(&r) ? r.stop_path : NULL);
     if (status == FB_OK)
         status = start(&r, argc, argv);
@@ -463,7 +469,7 @@ fb_status fb_run(const fb_config *config, const fb_options *options, const fb_op
         status = run_rounds(&r);
     status = finish(&r, status);
     fb_progress_enter(FB_PHASE_END);
-    fb_stop_ignore();
     free_run(&r);
+    fb_stop_ignore();
     return status;
 }
