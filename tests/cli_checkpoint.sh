@@ -132,6 +132,22 @@ stop slow 0 USR1 $slow --run.grace_s=60 --run.checkpoint_every=0 &&
     grep -q 'going on from .* after round 2' "$dir/run/log.txt"
 report $? "one that lasts less is ended"
 
+# paused NAME POINT:COUNT OPTION...: starts a run and waits until it has stopped at the point. $! is the shell's child,
+# $run the run itself
+paused()
+{
+    FEDBRATS_KILL=$2:stop train 0 "$1" "${@:3}" &
+    for _ in $(seq 600); do
+        grep -qs 'FEDBRATS_KILL: stop' "$dir/err" && break
+        sleep 0.05
+    done
+    run=$(pgrep -f "^$bin/fedbrats train .*--run.output=$dir/$1")
+}
+rm -rf "$dir/run"
+paused run round.done:4 --run.mode=centralised
+kill -USR1 "$run" && kill -CONT "$run" && wait $! && same_rounds centralised run
+report $? "asked in its last round: it is complete"
+
 # --- a complete run
 cp "$dir/plain.out" "$dir/first"
 before=$(cd "$dir/plain" && find . -type f -exec sha256sum {} + | sort)
@@ -154,15 +170,9 @@ train 0 local --run.mode=local --federation.rounds=5
 [ $? = 1 ] && grep -q 'another run is at work in this folder' "$dir/err"
 report $? "a folder in use is refused"
 exec 9<&-
-FEDBRATS_KILL=run.looked:1:stop train 0 late $plain &
-for _ in $(seq 600); do
-    grep -qs 'FEDBRATS_KILL: stop' "$dir/err" && break
-    sleep 0.05
-done
-early=$(pgrep -f "^$bin/fedbrats train .*--run.output=$dir/late")
-cp -r "$dir/plain" "$dir/late" && kill -CONT "$early"
-wait $!
-cmp -s "$dir/late.out" "$dir/first" && diff -r -x log.txt "$dir/plain" "$dir/late" > "$dir/err"
+paused late run.looked:1 $plain
+cp -r "$dir/plain" "$dir/late" && kill -CONT "$run" && wait $! && cmp -s "$dir/late.out" "$dir/first" &&
+    diff -r -x log.txt "$dir/plain" "$dir/late" > "$dir/err"
 report $? "a run that began and ended after another had looked for one is found, too"
 FEDBRATS_KILL=file.renamed:1 train 0 local --run.mode=local --federation.rounds=5
 [ $? = 137 ] && train 0 local --run.mode=local && "$FB_PYTHON" -c "
@@ -190,6 +200,11 @@ for file in server.state model.safetensors; do
         grep -q 'passed over' "$dir/err" && same_rounds plain run
     report $? "a $file that was cut off: the same"
 done
+rm -rf "$dir/run"
+FEDBRATS_KILL=round.committed:3 train 0 run --train.momentum=keep
+printf 'x' | dd of="$dir/run/checkpoint/0000002/hospital_07.state" bs=1 seek=700 conv=notrunc 2> "$dir/dd"
+train 0 run --train.momentum=keep && grep -q "passed over: .*/hospital_07.state" "$dir/err" && same_rounds keep run
+report $? "a hospital's changed state: the same"
 damaged && rm "$dir/run/checkpoint/0000002/server.state" && train 0 run $plain && same_rounds plain run
 report $? "a checkpoint that was not finished: the same"
 damaged && printf 'x' | dd of="$dir/run/checkpoint/0000002/model.safetensors" bs=1 seek=700 conv=notrunc 2> "$dir/dd"

@@ -261,5 +261,9 @@ PY
     timed "a round of dpsgd" $larger --data.patch=32x32x32 --privacy.mechanism=dpsgd --privacy.clip_norm=1 \
         --privacy.noise_multiplier=1
 fi
+dry $shards $out --sharing.select=public --sharing.fraction=0.1
+grep -q 'checkpoints 0.7' "$dir/err" # three of a model, as large a change, and less than 40 KiB
+report $? "checkpoints hold the last update where the coordinates are public"
+
 echo "1..$number"
 exit $failed

@@ -158,6 +158,11 @@ refused "another seed" 'run.seed is 2' full --run.seed=2
 refused "fewer rounds" 'federation.rounds is 2' full --federation.rounds=2
 refused "moments kept" 'train.momentum is keep' full --train.momentum=keep
 refused "no mechanism" 'privacy.mechanism is none' full --privacy.mechanism=none
+total='--privacy.mechanism=dpsgd --privacy.clip_norm=1 --privacy.epsilon_total=50 --privacy.clip=inf
+    --sharing.select=topk'
+train 0 total --federation.rounds=1 $total
+refused "more rounds where their number decides the noise" 'federation.rounds is 2, but .*has 1' total $total \
+    --federation.rounds=2
 refused "no run" 'no run has begun in' nowhere --run.resume=require
 again edited full
 sed -i 's/^clip = .*/clip = 0.002/' "$dir/edited/used.ini"
@@ -183,6 +188,9 @@ with h5py.File(sys.argv[1]) as run:
 PY
     report $? "privacy.stop_at_epsilon ends the run before the round that exceeds it, $ranks ranks"
 done
+train 0 stop0 --federation.participation=1 && grep -q '^RESULT rounds=3 ' "$dir/stop0.out" &&
+    grep -q 'going on from .* after round 2 of 3' "$dir/err"
+report $? "and goes on without the limit"
 train 0 first --privacy.stop_at_epsilon=1
 [ $? = 2 ] && grep -q 'the first round alone' "$dir/err"
 report $? "a limit below the first round is refused"

@@ -97,8 +97,19 @@ int open(const char *path, int flags, ...)
 WITH_FD(fsync, (int fd), (fd), fd)
 WITH_FD(fdatasync, (int fd), (fd), fd)
 WITH_FD(ftruncate, (int fd, off_t size), (fd, size), fd)
-WITH_FD(flock, (int fd, int operation), (fd, operation), fd)
 WITH_FD(fstat, (int fd, struct stat *out), (fd, out), fd)
+
+/* As on NFS, where only what is open for writing can be locked for one alone. */
+int flock(int fd, int operation)
+{
+    REAL(int, flock, (int, int))
+    if (fault_fd("flock", fd))
+        return -1;
+    if ((operation & LOCK_EX) == 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
+        return real(fd, operation);
+    errno = EBADF;
+    return -1;
+}
 
 int close(int fd)
 {

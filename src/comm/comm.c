@@ -173,6 +173,12 @@ typedef struct verdict {
     int64_t failed, rank, exit_code, chars;
 } verdict;
 
+/* A wish to stop must not hide a failure: the run would seem to be in order. */
+static int severity(const verdict *one)
+{
+    return !one->failed ? 0 : one->exit_code == FB_EXIT_STOPPED ? 1 : 2;
+}
+
 /* Every rank's verdict to rank 0; the lowest failing rank's, or rank 0's pass, to all. */
 static fb_status exchange_verdicts(fb_comm *comm, verdict *mine)
 {
@@ -182,8 +188,9 @@ static fb_status exchange_verdicts(fb_comm *comm, verdict *mine)
     fb_status status = fb_comm_gather(comm, mine, (int64_t)sizeof *mine, all);
     if (status == FB_OK && comm->rank == 0) {
         int lowest = 0;
-        while (lowest < comm->size - 1 && !all[lowest].failed)
-            lowest++;
+        for (int rank = 1; rank < comm->size; rank++)
+            if (severity(&all[rank]) > severity(&all[lowest]))
+                lowest = rank;
         *mine = all[lowest];
     }
     FB_FREE(all);

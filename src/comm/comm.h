@@ -76,7 +76,8 @@ fb_status fb_comm_flush(fb_comm *comm) FB_MUST_USE; /* waits until all sends of 
 fb_status fb_comm_receive(fb_comm *comm, uint8_t **bytes, int64_t *size_bytes) FB_MUST_USE;
 
 /* Turns one rank's failure into everyone's, so that no rank waits for one that gave up: FB_OK when all ranks passed
- * FB_OK; otherwise, on every rank, the error of the lowest failing rank with the rank named. Takes ownership of status.
+ * FB_OK; otherwise, on every rank, the error of the lowest failing rank with the rank named; one that only stops on
+ * request (FB_EXIT_STOPPED) counts when no other failed. Takes ownership of status.
  * Collective: call it before any other collective that some rank may have failed to reach. */
 fb_status fb_status_agree(fb_comm *comm, fb_status status) FB_MUST_USE;
 

@@ -336,7 +336,7 @@ fb_status fb_checkpoint_restore(fb_federation *federation, fb_checkpoint *checkp
     if (status == FB_OK)
         status = fb_status_or_abort(comm, broadcast(federation));
     if (status == FB_OK)
-        status = fb_comm_broadcast(comm, positions, count * (int64_t)sizeof *positions);
+        status = fb_status_or_abort(comm, fb_comm_broadcast(comm, positions, count * (int64_t)sizeof *positions));
     if (status == FB_OK)
         status = fb_status_agree(comm, restore_own(federation, checkpoint->rounds, positions));
     FB_FREE(positions);
@@ -478,7 +478,7 @@ fb_status fb_checkpoint_write(fb_federation *federation, int64_t rounds, fb_repo
         status = write_own(federation, rounds, own);
     status = fb_status_agree(comm, status);
     if (status == FB_OK)
-        status = fb_comm_gather(comm, own, hospitals * (int64_t)sizeof *own, all);
+        status = fb_status_or_abort(comm, fb_comm_gather(comm, own, hospitals * (int64_t)sizeof *own, all));
     if (status == FB_OK)
         status = fb_status_agree(comm, root ? write_root(federation, rounds, report, results, all) : FB_OK);
     FB_FREE(own);
@@ -489,5 +489,6 @@ fb_status fb_checkpoint_write(fb_federation *federation, int64_t rounds, fb_repo
 int64_t fb_checkpoint_bytes(const fb_federation *federation)
 {
     const int64_t generations = 3, headings = 16 << 10; /* names, sums, hashes */
-    return generations * (fb_federation_state_bytes(federation) + headings);
+    const int64_t hospital = sizeof(file_line) + sizeof(fb_ledger_position) + 1024;
+    return generations * (fb_federation_state_bytes(federation) + headings + federation->hospital_count * hospital);
 }

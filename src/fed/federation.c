@@ -273,7 +273,8 @@ int64_t fb_federation_state_bytes(const fb_federation *federation)
     const int64_t moments = 2 * federation->subset->count * (int64_t)sizeof(float);
     const int64_t model = federation->params->count * (int64_t)sizeof(float);
     const int local = config->run_mode == FB_MODE_LOCAL;
-    return (local ? 0 : model) + (has_global_moments(config) ? moments : 0) +
+    const int64_t change = config->sharing_select == FB_SELECT_PUBLIC ? moments / 2 : 0;
+    return (local ? 0 : model) + change + (has_global_moments(config) ? moments : 0) +
            federation->hospital_count * ((keeps_moments(config) ? moments : 0) + (local ? model : 0));
 }
 

@@ -102,7 +102,8 @@ fb_status fb_federation_build(fb_federation *federation, const char *folder) FB_
 int64_t fb_federation_model_bytes(const fb_federation *federation, int rank);
 int64_t fb_federation_server_bytes(const fb_federation *federation);
 
-/* What lasts from round to round, on all ranks together: models and the moments that are kept. Not collective. */
+/* What lasts from round to round, on all ranks together: models, the last global update and the moments that are kept.
+ * Not collective. */
 int64_t fb_federation_state_bytes(const fb_federation *federation);
 
 /* Reads what build would read beside shards: the key file and the initial model. Not collective. */
