@@ -51,7 +51,7 @@ PY
 # same NAME RUN: model, ledgers, messages and totals of two runs
 same()
 {
-    diff -r -x '*.tmp' -x checkpoint -x log.txt -x used.ini -x result.txt -x 'results.h5*' -x identity.txt \
+    diff -r -x '*.tmp' -x checkpoint -x ranks -x log.txt -x used.ini -x result.txt -x 'results.h5*' -x identity.txt \
         "$dir/$1" "$dir/$2" && diff <(totals "$1") <(totals "$2")
 } >> "$dir/err" 2>&1
 
