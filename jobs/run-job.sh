@@ -68,16 +68,9 @@ fb_setup()
     set -u
 }
 
-# fb_run COMMAND...: runs it on all tasks of the job, and ends the job with its status. When it ends with 85 after
-# Slurm's warning, its checkpoint written, the job is requeued: the same command goes on where it stopped.
-fb_run()
+# fb_step COMMAND...: runs it on all tasks of the job and gives its status
+fb_step()
 {
-    local rc
-    fb_setup
-    fb_provenance "${FB_LAUNCH[@]}" "$@"
-    if [ "${SLURM_NTASKS:-1}" != "$FB_TASKS" ]; then
-        echo "note     jobs/site.sh asks for $FB_TASKS tasks; plain sbatch does not know it, jobs/train.sbatch does"
-    fi
     "${FB_LAUNCH[@]}" "$@" &
     step=$!
     [ $warned = 0 ] || kill -USR1 "$step"
@@ -85,11 +78,29 @@ fb_run()
         wait "$step"
     done
     wait "$step" # gives the status, however often it is asked
-    rc=$?
-    if [ $rc = 0 ] && [ -f /dev/stdout ] && ! grep -q '^RESULT ' /dev/stdout; then
-        echo "jobs: status 0 but no RESULT line" # srun of 22.05 says 0 when slurmd refuses to start the step
-        rc=1
+}
+
+# fb_run COMMAND...: runs it on all tasks of the job, and ends the job with its status. When it ends with 85 after
+# Slurm's warning, its checkpoint written, the job is requeued: the same command goes on where it stopped.
+fb_run()
+{
+    local rc try
+    fb_setup
+    fb_provenance "${FB_LAUNCH[@]}" "$@"
+    if [ "${SLURM_NTASKS:-1}" != "$FB_TASKS" ]; then
+        echo "note     jobs/site.sh asks for $FB_TASKS tasks; plain sbatch does not know it, jobs/train.sbatch does"
     fi
+    for try in 1 2 3; do
+        fb_step "$@"
+        rc=$?
+        if [ $rc != 0 ] || [ ! -f /dev/stdout ] || grep -q '^RESULT ' /dev/stdout; then
+            break
+        fi
+        echo "jobs: status 0 but no RESULT line, try $try of 3" # a step that slurmd refused: srun of 22.05 says 0
+        rc=1
+        [ $warned = 0 ] && [ "$try" != 3 ] || break
+        sleep 2 # a job that is restarted at once is refused for a moment
+    done
     echo "=== $(date -u +%Y-%m-%dT%H:%M:%SZ) job $(fb_job) ended with status $rc$([ $warned = 0 ] || echo ', warned')"
     if [ $warned = 1 ]; then
         fb_requeue $rc

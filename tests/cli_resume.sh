@@ -51,7 +51,7 @@ points='file.written:1 file.written:3 file.written:16 file.flushed:17 file.renam
     checkpoint.begun:1 checkpoint.model:2 checkpoint.written:1 checkpoint.pruning:1 outbox.stored:7
     ledger.written:1 ledger.written:6 outbox.charged:4 message.sent:2
     message.received:1 message.received:11 server.applied:1 server.applied:3 run.created:1
-    round.done:2 round.committed:1 round.committed:3'
+    round.done:2 round.committed:1 round.committed:3 phase.ending:1'
 central='--privacy.trust=central --federation.weighting=uniform'
 for point in $points; do
     kill_and_resume 0 full "${point%:*}" "${point#*:}"
