@@ -149,6 +149,13 @@ paused run round.done:4 --run.mode=centralised
 kill -USR1 "$run" && kill -CONT "$run" && wait $! && same_rounds centralised run
 report $? "asked in its last round: it is complete"
 
+# --- refused at the start
+rm -rf "$dir/run"
+train 0 run --data.patch=64x64x64 ${laplace/1000/1}
+[ $? = 2 ] && grep -q 'choose a smaller patch' "$dir/err" && [ -s "$dir/run/used.ini" ] && train 0 run $laplace &&
+    train 0 mended $laplace && same_rounds mended run && grep -q 'epsilon_answer = 1000' "$dir/run/used.ini"
+report $? "a run that was refused before its first release starts with other options"
+
 # --- a complete run
 cp "$dir/plain.out" "$dir/first"
 before=$(cd "$dir/plain" && find . -type f -exec sha256sum {} + | sort)

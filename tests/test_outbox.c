@@ -258,10 +258,17 @@ static void earlier_attempts_stay(void **state)
     assert_int_equal(charged(s), 2);
 }
 
+/* Once something was charged, or the run has begun; a ledger of a run that never began is made anew. */
 static void another_mechanism_is_refused(void **state)
 {
     scratch *s = *state;
     fb_outbox *outbox = NULL;
+    fb_outbox_close(&s->outbox);
+    must_fail(fb_outbox_open(s->folder, "hospital_07", "mechanism=2", 1, &outbox), "mechanism=1", "mechanism=2");
+    must(fb_outbox_open(s->folder, "hospital_07", "mechanism=2", 0, &outbox));
+    fb_outbox_close(&outbox);
+    must(fb_outbox_open(s->folder, "hospital_07", IDENTITY, 0, &s->outbox));
+    send(s, 0, 1.0f);
     fb_outbox_close(&s->outbox);
     must_fail(fb_outbox_open(s->folder, "hospital_07", "mechanism=2", 0, &outbox), "mechanism=1", "mechanism=2");
     must_fail(fb_outbox_open("/proc/nowhere", "hospital_07", IDENTITY, 0, &outbox), "/proc/nowhere");

@@ -73,9 +73,9 @@ static fb_status read_or_decide(const fb_config *config, const fb_ops *ops, char
     int found = 0, begun = 0;
     FB_TRY(fb_path_join(path, config->run_output, "conv-plans.txt"));
     FB_TRY(fb_file_find(path, &found));
-    if (found)
-        return fb_file_read(path, TABLE_BYTES_MAX, text, &bytes);
     FB_TRY(fb_resume_has_begun(config->run_output, &begun));
+    if (found && begun)
+        return fb_file_read(path, TABLE_BYTES_MAX, text, &bytes);
     if (begun)
         return FB_USAGE("%s is missing, by which the run's convolutions were chosen: put it back, or start "
                         "anew in another run.output",

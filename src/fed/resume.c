@@ -133,7 +133,7 @@ static fb_status look_new(const fb_config *config, fb_folder *out)
 fb_status fb_resume_look(const fb_config *config, fb_folder *out)
 {
     char path[FB_PATH_CHARS], result[FB_PATH_CHARS];
-    int same = 0, begun = 0, ended = 0;
+    int same = 0, begun = 0, ended = 0, releases = 0;
     FB_TRY(fb_path_join(path, config->run_output, "used.ini"));
     FB_TRY(fb_path_join(result, config->run_output, "result.txt"));
     FB_TRY(fb_file_find(path, &begun));
@@ -144,7 +144,9 @@ fb_status fb_resume_look(const fb_config *config, fb_folder *out)
         return FB_USAGE("run.resume = never, but a run was begun in run.output = %s: choose another folder, or go on "
                         "with run.resume = auto",
                         config->run_output);
-    FB_TRY(compare_used(config, path, &same));
+    FB_TRY(fb_resume_has_begun(config->run_output, &releases)); /* before, nothing depended on the options */
+    if (releases)
+        FB_TRY(compare_used(config, path, &same));
     *out = same && ended ? FB_FOLDER_COMPLETE : FB_FOLDER_BEGUN;
     return FB_OK;
 }

@@ -200,11 +200,25 @@ static fb_status open_locked(fb_ledger *ledger)
     return FB_OK;
 }
 
+/* A ledger that has charged nothing, of a run that was refused before it began. */
+static fb_status has_only_title(const char *path, int *only)
+{
+    char *text = NULL;
+    int64_t size_bytes = 0;
+    FB_TRY(fb_file_read(path, SIZE_MAX_BYTES, &text, &size_bytes));
+    *only = size_bytes > 0 && strncmp(text, TITLE, sizeof TITLE - 1) == 0 &&
+            memchr(text, '\n', (size_t)size_bytes) == text + size_bytes - 1;
+    FB_FREE(text);
+    return FB_OK;
+}
+
 static fb_status make_or_find(const fb_ledger *ledger, const char *identity, int begun)
 {
-    int found = 0;
+    int found = 0, only_title = 0;
     FB_TRY(fb_file_find(ledger->path, &found));
-    if (found)
+    if (found && !begun)
+        FB_TRY(has_only_title(ledger->path, &only_title));
+    if (found && !only_title)
         return FB_OK;
     if (begun)
         return FB_FAIL("%s: the privacy ledger is missing, though the run has begun: what it charged is not known any "

@@ -32,9 +32,10 @@ typedef struct fb_ledger_position {
 } fb_ledger_position;
 
 /* Opens or creates and locks; checks the chain of an existing file. begun: the run has begun before, so that a missing
- * ledger is an error, since nobody knows any more what it charged. A last line without its line feed, which was being
- * written when the program ended, is cut off with a notice: its message was not sent. identity: one line. Errors: not
- * writable, in use, malformed or broken chain (line named), another identity (the first part that differs is shown). */
+ * ledger is an error, since nobody knows any more what it charged; otherwise one without a release is made anew. A last
+ * line without its line feed, which was being written when the program ended, is cut off with a notice: its message was
+ * not sent. identity: one line. Errors: not writable, in use, malformed or broken chain (line named), another identity
+ * (the first part that differs is shown). */
 fb_status fb_ledger_open(const char *path, const char *identity, int begun, fb_ledger **out) FB_MUST_USE;
 void fb_ledger_close(fb_ledger **ledger);
 
